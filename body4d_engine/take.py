@@ -1,0 +1,482 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The take: the folder that holds everything one run makes, safe against a crash at any byte.
+
+Layout of NAME.take/:
+    take.json           the only truth: clip, people, settings, and per stage its key, its arrays with their committed record counts and its
+                        files with their checksums. Replaced atomically; the version before it stays as take.json.bak
+    people/<id>/...     growing arrays of fixed-size little-endian records, `<name>.<key>.<type>`, `mesh.<key>.pc2` for vertices
+    *.npz, proxy.mp4    whole files, written once
+
+Data is appended and synced first and committed afterwards, so whatever take.json counts is on disk. A reader trusts min(committed, file
+size); a writer that goes on continues at the last commit. Each stage names its files by its key, so nothing that a reader may have mapped is
+ever overwritten. This module needs numpy and the standard library only: Blender imports it too.
+"""
+
+import json
+import os
+import shutil
+import struct
+import time
+import uuid
+import zipfile
+import zlib
+from enum import IntEnum
+from pathlib import Path
+
+import numpy as np
+
+from .disk import FileLock, fingerprint, replace, sync_folder, writing
+from .errors import TakeError
+from .masks import decode_mask, encode_mask
+
+SCHEMA = 1
+PC2_HEADER = struct.Struct("<12siiffi")
+PC2_COUNT_OFFSET = 28
+RESULT_STAGES = ("refine", "import", "recover")  # the best first
+SPILL_BYTES = 32 << 20
+TYPE_NAMES = {"<f4": "f32", "<f8": "f64", "|u1": "u8", "<u2": "u16", "<i4": "i32", "<i8": "i64"}
+
+
+class State(IntEnum):
+    """Of one person in one sample."""
+
+    ABSENT = 0
+    VISIBLE = 1
+    OCCLUDED = 2
+    FILLED = 3
+
+
+class Take:
+    """One take folder. Per-frame arrays are indexed by sample: sample i is clip frame `frames[i]`.
+
+    A group is a folder of arrays inside the take ("people/1"). Arrays belong to the stage that wrote them.
+    """
+
+    def __init__(self, path: Path, meta: dict, lock: FileLock | None = None):
+        self.path, self._meta, self._lock = path, meta, lock
+        self._pending: dict[str, list[bytes]] = {}  # appended, not yet written
+        self._spilled: dict[str, int] = {}  # records written, not yet committed
+        self._since = time.monotonic()
+
+    # -- open and close -----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, path, clip: dict, backend: str, settings: dict | None = None, versions: dict | None = None, seed: int = 0) -> "Take":
+        """Make a new take folder. `clip`: what Clip.describe() returns. Raises TakeError where the folder holds something else."""
+        path = Path(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            strangers = [p.name for p in path.iterdir() if p.name not in ("take.json.tmp", "lock")]
+        except OSError as error:
+            raise TakeError(f"The take folder {path} cannot be made: {error.strerror or error}.",
+                            "Choose another --out, where you may write.", "take_not_writable") from error
+        if strangers:
+            raise TakeError(f"{path} exists and holds other files ({', '.join(sorted(strangers)[:3])}).",
+                            "Choose another folder for the take.", "take_folder_in_use")
+        meta = {"format": "body4d-take", "schema": SCHEMA, "id": uuid.uuid4().hex, "clip": dict(clip), "backend": backend,
+                "settings": settings or {}, "versions": versions or {}, "seed": seed, "people": [], "stages": {}, "working": None}
+        take = cls(path, meta, cls._acquire(path))
+        take._replace_json()
+        return take
+
+    @classmethod
+    def open(cls, path, writable: bool = False) -> "Take":
+        """Open a take to read it, or (writable) to go on with it. Raises TakeError."""
+        path = Path(path)
+        if not path.is_dir():
+            raise TakeError(f"There is no take at {path}.", "A take is a folder whose name ends in .take.", "take_missing")
+        lock = cls._acquire(path) if writable else None
+        try:
+            return cls(path, cls._read_json(path), lock)
+        except TakeError:
+            if lock:
+                lock.release()
+            raise
+
+    @staticmethod
+    def _acquire(path: Path) -> FileLock:
+        lock = FileLock(path / "lock")
+        if not lock.acquire():
+            raise TakeError(f"Another Body4D process is writing {path}.", "Wait until it has finished, or stop it.", "take_locked")
+        return lock
+
+    @staticmethod
+    def _read_json(path: Path) -> dict:
+        reasons = []
+        for name in ("take.json", "take.json.bak"):
+            try:
+                meta = json.loads((path / name).read_bytes())
+                if meta["format"] != "body4d-take":
+                    raise ValueError("not a Body4D take")
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                reasons.append(f"{name}: {error}")
+                continue
+            if meta["schema"] > SCHEMA:
+                raise TakeError(f"{path} was made by a newer Body4D (take schema {meta['schema']}, this one reads {SCHEMA}).",
+                                "Update Body4D.", "take_too_new")
+            return meta
+        raise TakeError(f"{path} is not a readable take ({'; '.join(reasons)}).",
+                        "Delete the folder, or choose another, and run again.", "take_unreadable")
+
+    @staticmethod
+    def exists(path) -> bool:
+        """Whether there is a take at path (readable or not)."""
+        return any((Path(path) / name).exists() for name in ("take.json", "take.json.bak"))
+
+    def close(self) -> None:
+        """Let go of the writer's lock. What was not committed is forgotten."""
+        self._pending.clear()
+        self._spilled.clear()
+        if self._lock:
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> "Take":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def refresh(self) -> None:
+        """Read take.json again, to see what a writer has committed since."""
+        self._meta = self._read_json(self.path)
+
+    # -- what the take says -------------------------------------------------------------------------------------------
+
+    def to_json(self) -> dict:
+        """The content of take.json."""
+        return self._meta
+
+    @property
+    def id(self) -> str:
+        return self._meta["id"]
+
+    @property
+    def clip(self) -> dict:
+        return self._meta["clip"]
+
+    @property
+    def frames(self) -> range:
+        """The clip frame of every sample."""
+        clip = self.clip
+        return range(clip["start"], clip["end"], clip["step"])
+
+    @property
+    def samples(self) -> int:
+        return len(self.frames)
+
+    @property
+    def people(self) -> list[dict]:
+        return self._meta["people"]
+
+    @property
+    def settings(self) -> dict:
+        return self._meta["settings"]
+
+    @property
+    def backend(self) -> str:
+        return self._meta["backend"]
+
+    @property
+    def seed(self) -> int:
+        return self._meta["seed"]
+
+    def describe(self, **changes) -> None:
+        """Change top-level facts (settings, versions, backend, people, clip); they are written with the next commit."""
+        unknown = set(changes) - {"settings", "versions", "backend", "people", "clip"}
+        if unknown:
+            raise KeyError(f"a take has no {sorted(unknown)}")
+        self._meta.update(changes)
+
+    def set_people(self, people: list[dict]) -> None:
+        """Name the people of the take: dicts with id, name, color, prompts, height_m. Written with the next commit."""
+        self.describe(people=people)
+
+    def stage(self, name: str) -> dict | None:
+        """The completed stage of that name (key, seconds, notices, arrays, files), or None."""
+        return self._meta["stages"].get(name)
+
+    @property
+    def working(self) -> dict | None:
+        """The stage that is being written or was cut short, with `stage`, `key`, `cursor`; or None."""
+        return self._meta["working"]
+
+    def notices(self) -> list[dict]:
+        """All notices of all stages, in stage order."""
+        return [notice for entry in self.entries() for notice in entry["notices"]]
+
+    def entries(self) -> list[dict]:
+        """The entries of all stages, the one being written last."""
+        working = self.working
+        return [*self._meta["stages"].values(), *([working] if working else [])]
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    def is_complete(self, stage: str, key: str) -> bool:
+        """Whether the stage was completed under this key and all its data is still there, undamaged."""
+        entry = self.stage(stage)
+        return entry is not None and entry["key"] == key and self._intact(entry)
+
+    def begin(self, stage: str, key: str) -> dict | None:
+        """Start to write a stage. Returns the cursor of its last commit to go on from, or None to start from nothing.
+
+        A stage already complete keeps its data until `finish`, so that readers have something to show meanwhile.
+        """
+        self._pending.clear()
+        self._spilled.clear()
+        self._since = time.monotonic()
+        working = self.working
+        if working and working["stage"] == stage and working["key"] == key and working["cursor"] is not None and self._intact(working):
+            return working["cursor"]
+        if working:
+            self._delete(working)
+        self._meta["working"] = {"stage": stage, "key": key, "run": uuid.uuid4().hex[:4], "cursor": None, "seconds": 0.0,
+                                 "notices": [], "arrays": {}, "files": {}}
+        self._replace_json()
+        return None
+
+    def create_array(self, group: str, name: str, dtype, shape: tuple[int, ...], pc2: bool = False) -> None:
+        """Declare a growing array of records (*shape,) in the stage being written. Does nothing where it exists (resume)."""
+        arrays = self._meta["working"]["arrays"]
+        if f"{group}/{name}" in arrays:
+            return
+        dtype = np.dtype(dtype).newbyteorder("<")
+        mark = f"{self.working['key'][:8]}{self.working['run']}"
+        file = f"{group}/mesh.{mark}.pc2" if pc2 else f"{group}/{name}.{mark}.{TYPE_NAMES[dtype.str]}"
+        arrays[f"{group}/{name}"] = {"file": file, "dtype": dtype.str, "shape": list(shape), "count": 0, "pc2": pc2}
+
+    def append(self, group: str, name: str, records: np.ndarray) -> None:
+        """Add records (n, *shape). Readers see them after the next commit."""
+        array = self._meta["working"]["arrays"][f"{group}/{name}"]
+        records = np.ascontiguousarray(records, dtype=array["dtype"])
+        if list(records.shape[1:]) != array["shape"]:
+            raise ValueError(f"{group}/{name} takes records of shape {array['shape']}, not {list(records.shape[1:])}")
+        pending = self._pending.setdefault(f"{group}/{name}", [])
+        pending.append(records.tobytes())
+        if sum(map(len, pending)) > SPILL_BYTES:
+            self._write(f"{group}/{name}", array)
+
+    def count(self, group: str, name: str, stage: str | None = None) -> int:
+        """Records that the array holds; of the stage being written those not yet committed are counted too."""
+        entry = self._working_array(group, name) if stage in (None, self._working_name()) else None
+        if entry is None:
+            entry = self._find(group, name, stage)
+            return entry["count"] if entry else 0
+        waiting = sum(map(len, self._pending.get(f"{group}/{name}", ()))) // record_bytes(entry)
+        return entry["count"] + self._spilled.get(f"{group}/{name}", 0) + waiting
+
+    def append_mask(self, group: str, mask: np.ndarray | None) -> None:
+        """Add one sample's mask (H, W) bool, or None for an empty one, to the group's masks."""
+        self.create_array(group, "mask_bytes", "u1", ())
+        self.create_array(group, "mask_index", "i8", (6,))
+        data, (x, y, w, h) = encode_mask(mask)
+        self.append(group, "mask_index", np.array([[self.count(group, "mask_bytes"), len(data), x, y, w, h]]))
+        self.append(group, "mask_bytes", np.frombuffer(data, np.uint8))
+
+    def write_npz(self, name: str, **arrays: np.ndarray) -> None:
+        """Write a whole .npz file atomically; it counts from the next commit on. Overwrites the stage's earlier version."""
+        target = self.path / name
+        with writing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = target.with_name(target.name + ".tmp")
+            with open(temporary, "wb") as file:
+                np.savez_compressed(file, **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        self.add_file(name)
+
+    def add_file(self, name: str) -> None:
+        """Register a whole file, already written inside the take, as a part of the stage being written."""
+        self._meta["working"]["files"][name] = fingerprint(self.path / name)
+
+    def notice(self, notice) -> None:
+        """Keep a Notice (or its JSON dict) in the stage being written; on disk with the next commit."""
+        self._meta["working"]["notices"].append(notice if isinstance(notice, dict) else notice.to_json())
+
+    def drop_group(self, group: str) -> None:
+        """Forget all arrays of the group in the stage being written; their files go with the next commit."""
+        working = self._meta["working"]
+        for name in [n for n in working["arrays"] if n.startswith(group + "/")]:
+            working.setdefault("dropped", []).append(working["arrays"].pop(name)["file"])
+            self._pending.pop(name, None)
+            self._spilled.pop(name, None)
+
+    def commit(self, cursor: dict | None = None) -> None:
+        """Make everything appended so far permanent, together with the cursor from which the stage can go on."""
+        working = self._meta["working"]
+        for name, array in working["arrays"].items():
+            if self._pending.get(name) or self._spilled.get(name):
+                self._write(name, array, sync=True)
+                array["count"] += self._spilled.pop(name)
+        dropped = working.pop("dropped", [])
+        working["cursor"] = {} if cursor is None else cursor
+        now = time.monotonic()
+        working["seconds"] += now - self._since
+        self._since = now
+        self._replace_json()
+        self._remove(dropped)
+
+    def finish(self) -> dict:
+        """Commit and declare the stage complete; data of an older run of it is deleted. Returns its entry."""
+        self.commit(self.working["cursor"])
+        entry = self._meta["working"]
+        old = self.stage(entry["stage"])
+        entry.pop("cursor")
+        self._meta["stages"][entry["stage"]] = entry
+        self._meta["working"] = None
+        self._replace_json()
+        if old:
+            self._delete(old, keep=entry)
+        return entry
+
+    def forget(self, stage: str) -> None:
+        """Delete a completed stage's data (its inputs have changed)."""
+        entry = self._meta["stages"].pop(stage, None)
+        if entry:
+            self._replace_json()
+            self._delete(entry)
+
+    def _write(self, name: str, array: dict, sync: bool = False) -> None:
+        path, size = self.path / array["file"], record_bytes(array)
+        data = b"".join(self._pending.pop(name, []))
+        start = array["count"] + self._spilled.get(name, 0)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(path, "r+b" if path.exists() else "w+b") as file:
+                if array["pc2"] and start == 0:
+                    file.write(PC2_HEADER.pack(b"POINTCACHE2\0", 1, array["shape"][0], 0.0, 1.0, 0))
+                file.seek(header_bytes(array) + start * size)
+                file.write(data)
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
+                    if array["pc2"]:  # after the data, so that the count which Blender reads is never ahead of it
+                        file.seek(PC2_COUNT_OFFSET)
+                        file.write(struct.pack("<i", start + len(data) // size))
+        self._spilled[name] = start - array["count"] + len(data) // size
+
+    def _replace_json(self) -> None:
+        target = self.path / "take.json"
+        with writing(target):
+            temporary = self.path / "take.json.tmp"
+            with open(temporary, "w", encoding="utf-8") as file:
+                json.dump(self._meta, file, ensure_ascii=False, separators=(",", ":"))
+                file.flush()
+                os.fsync(file.fileno())
+            if target.exists():
+                replace(target, self.path / "take.json.bak")
+            replace(temporary, target)
+            sync_folder(self.path)
+
+    def _intact(self, entry: dict) -> bool:
+        for array in entry["arrays"].values():
+            file = self.path / array["file"]
+            needed = header_bytes(array) + array["count"] * record_bytes(array)
+            if array["count"] and (not file.is_file() or file.stat().st_size < needed):
+                return False
+        return all((self.path / name).is_file() and fingerprint(self.path / name) == known for name, known in entry["files"].items())
+
+    def _delete(self, entry: dict, keep: dict | None = None) -> None:
+        kept = set() if keep is None else {a["file"] for a in keep["arrays"].values()} | set(keep["files"])
+        self._remove([f for f in [*(a["file"] for a in entry["arrays"].values()), *entry["files"]] if f not in kept])
+
+    def _remove(self, files: list[str]) -> None:
+        for name in files:
+            try:
+                (self.path / name).unlink(missing_ok=True)
+                if name.startswith("tracklets/"):
+                    (self.path / name).parent.rmdir()
+            except OSError:
+                continue  # Windows refuses while a reader has it mapped, and a folder may hold more: nothing depends on either
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def _working_name(self) -> str | None:
+        return self.working["stage"] if self.working else None
+
+    def _working_array(self, group: str, name: str) -> dict | None:
+        return self.working["arrays"].get(f"{group}/{name}") if self.working else None
+
+    def _find(self, group: str, name: str, stage: str | None) -> dict | None:
+        """The array's entry. Without a stage: the best completed result, else what is being written, else any other stage."""
+        stages = self._meta["stages"]
+        if stage is not None:
+            entry = stages.get(stage) or (self.working if self._working_name() == stage else None)
+            return entry["arrays"].get(f"{group}/{name}") if entry else None
+        results = [stages[s] for s in RESULT_STAGES if s in stages]
+        others = [entry for s, entry in stages.items() if s not in RESULT_STAGES]
+        for entry in [*results, *([self.working] if self.working else []), *reversed(others)]:
+            if f"{group}/{name}" in entry["arrays"]:
+                return entry["arrays"][f"{group}/{name}"]
+        return None
+
+    def has(self, group: str, name: str, stage: str | None = None) -> bool:
+        return self._find(group, name, stage) is not None
+
+    def file_of(self, group: str, name: str, stage: str | None = None) -> Path | None:
+        """The file that holds an array, such as the .pc2 of a person's vertices."""
+        array = self._find(group, name, stage)
+        return self.path / array["file"] if array else None
+
+    def read(self, group: str, name: str, stage: str | None = None) -> np.ndarray:
+        """The committed records (n, *shape) of an array, mapped read-only. Raises TakeError where there is none."""
+        array = self._find(group, name, stage)
+        if array is None:
+            raise TakeError(f"The take {self.path.name} has no {name} for {group}.", "Run it again to complete it.", "take_incomplete")
+        file, size = self.path / array["file"], record_bytes(array)
+        there = (file.stat().st_size - header_bytes(array)) // size if file.is_file() else 0
+        count = max(0, min(array["count"], there))
+        shape = (count, *array["shape"])
+        if 0 in shape:
+            return np.empty(shape, array["dtype"])
+        return np.memmap(file, array["dtype"], "r", header_bytes(array), shape)
+
+    def read_npz(self, name: str) -> dict[str, np.ndarray]:
+        """The arrays of a whole file. Raises TakeError where it is missing or damaged."""
+        try:
+            with np.load(self.path / name, allow_pickle=False) as file:
+                return {key: file[key] for key in file.files}
+        except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+            raise TakeError(f"{name} of the take {self.path.name} is missing or damaged ({error}).",
+                            "Run it again: only the damaged part is made anew.", "take_damaged") from error
+
+    def camera(self) -> dict[str, np.ndarray]:
+        """focal_px (T,), principal_px (T, 2), method (estimated, metadata, user, assumed), note."""
+        return self.read_npz("camera.npz")
+
+    def result_stage(self, person: int) -> str | None:
+        """Which stage a reader gets a person's meshes from: refine, recover or import; None before there are any."""
+        for stage in RESULT_STAGES:
+            if self.stage(stage) and self.has(f"people/{person}", "vertices", stage):
+                return stage
+        working = self._working_name()
+        return working if working and self._working_array(f"people/{person}", "vertices") else None
+
+    def body(self, person: int) -> dict[str, np.ndarray]:
+        """The person's body model: faces (F, 3) and whatever else its stage knew (see `docs/take.md`)."""
+        return self.read_npz(f"people/{person}/body.{self.result_stage(person)}.npz")
+
+    def mask(self, person: int, sample: int, stage: str | None = None) -> np.ndarray:
+        """One sample's mask (H, W) bool."""
+        group = f"people/{person}"
+        offset, length, *box = (int(v) for v in self.read(group, "mask_index", stage)[sample])
+        data = self.read(group, "mask_bytes", stage)[offset : offset + length].tobytes()
+        return decode_mask(data, box, self.clip["height"], self.clip["width"])
+
+
+def delete_take(path) -> None:
+    """Delete a take folder; refuses a folder that holds no take."""
+    if Path(path).exists() and not Take.exists(path):
+        raise TakeError(f"{path} is not a take, so it was not deleted.", "Delete it yourself if you want it gone.", "take_unreadable")
+    shutil.rmtree(path, ignore_errors=False)
+
+
+def record_bytes(array: dict) -> int:
+    """Bytes of one record of an array entry."""
+    return int(np.prod(array["shape"], dtype=np.int64)) * np.dtype(array["dtype"]).itemsize
+
+
+def header_bytes(array: dict) -> int:
+    """Bytes before the first record."""
+    return PC2_HEADER.size if array["pc2"] else 0

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The take on disk: what is committed survives, what is not is not seen."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+
+from body4d_engine.errors import TakeError
+from body4d_engine.masks import decode_mask, encode_mask
+from body4d_engine.take import State, Take
+
+CLIP = {"name": "clip.mp4", "path": None, "fingerprint": "abc", "width": 64, "height": 48, "fps": [30000, 1001], "frame_count": 20,
+        "start": 0, "end": 20, "step": 1}
+
+
+@pytest.fixture
+def take(tmp_path):
+    with Take.create(tmp_path / "a.take", CLIP, "lite") as take:
+        yield take
+
+
+def write(take, stage="recover", key="k" * 16, samples=5, people=(1,), value=0.0):
+    take.begin(stage, key)
+    for person in people:
+        take.create_array(f"people/{person}", "vertices", "f4", (3, 3), pc2=True)
+        take.create_array(f"people/{person}", "state", "u1", ())
+        take.append(f"people/{person}", "vertices", value + np.arange(samples * 9, dtype=np.float32).reshape(samples, 3, 3))
+        take.append(f"people/{person}", "state", np.full(samples, State.VISIBLE))
+
+
+def test_reader_sees_only_what_is_committed(take):
+    write(take)
+    reader = Take.open(take.path)
+    assert not reader.has("people/1", "vertices")
+    take.commit({"next": 5})
+    reader.refresh()
+    np.testing.assert_array_equal(reader.read("people/1", "vertices")[4, 2], [42, 43, 44])
+    take.append("people/1", "vertices", np.zeros((2, 3, 3)))
+    assert take.count("people/1", "vertices") == 7
+    reader.refresh()
+    assert len(reader.read("people/1", "vertices")) == 5
+
+
+def test_pc2_header_counts_committed_samples(take):
+    write(take)
+    take.commit()
+    header = take.file_of("people/1", "vertices").read_bytes()[:32]
+    assert struct.unpack("<12siiffi", header) == (b"POINTCACHE2\0", 1, 3, 0.0, 1.0, 5)
+
+
+def test_resume_goes_on_at_the_last_commit(take):
+    write(take)
+    take.commit({"next": 5, "x": 0.1})
+    take.append("people/1", "state", np.zeros(3))
+    take.close()
+    with Take.open(take.path, writable=True) as again:
+        assert again.begin("recover", "k" * 16) == {"next": 5, "x": 0.1}
+        assert again.count("people/1", "state") == 5
+        again.append("people/1", "state", np.full(1, State.ABSENT))
+        again.finish()
+        assert again.read("people/1", "state").tolist() == [1] * 5 + [0]
+
+
+def test_another_key_starts_from_nothing_and_keeps_the_old_result_readable_until_it_is_done(take):
+    write(take, key="a" * 16)
+    take.finish()
+    old = take.file_of("people/1", "vertices")
+    write(take, key="b" * 16, value=100)
+    take.commit({})
+    assert take.read("people/1", "vertices")[0, 0, 0] == 0
+    take.finish()
+    assert take.read("people/1", "vertices")[0, 0, 0] == 100
+    assert not old.exists()
+
+
+def test_refine_is_read_before_recover_once_it_is_complete(take):
+    write(take)
+    take.finish()
+    write(take, stage="refine", value=7)
+    take.commit({})
+    assert take.result_stage(1) == "recover" and take.read("people/1", "vertices")[0, 0, 0] == 0
+    take.finish()
+    assert take.result_stage(1) == "refine" and take.read("people/1", "vertices")[0, 0, 0] == 7
+
+
+@pytest.mark.parametrize("damage", ["array", "npz"])
+def test_a_damaged_stage_is_not_complete(take, damage):
+    write(take)
+    take.write_npz("people/1/body.recover.npz", faces=np.arange(12))
+    take.finish()
+    assert take.is_complete("recover", "k" * 16)
+    victim = take.file_of("people/1", "vertices") if damage == "array" else take.path / "people/1/body.recover.npz"
+    victim.write_bytes(victim.read_bytes()[:-1])
+    assert not take.is_complete("recover", "k" * 16)
+    if damage == "array":
+        assert len(take.read("people/1", "vertices")) == 4
+    else:
+        with pytest.raises(TakeError, match="body.recover.npz.*damaged"):
+            take.body(1)
+
+
+@pytest.mark.parametrize("length", [0, 1, 57, -1])
+def test_a_truncated_take_json_falls_back_to_the_one_before(take, length):
+    write(take)
+    take.commit({"next": 5})
+    take.commit({"next": 6})
+    path = take.path / "take.json"
+    path.write_bytes(path.read_bytes()[:length])
+    take.close()
+    with Take.open(take.path, writable=True) as again:
+        assert again.begin("recover", "k" * 16) == {"next": 5}
+
+
+def test_records_of_the_wrong_shape_are_refused(take):
+    write(take)
+    with pytest.raises(ValueError, match=r"\[3, 3\]"):
+        take.append("people/1", "vertices", np.zeros((1, 4, 3)))
+
+
+def test_large_appends_spill_to_disk_and_count_only_when_committed(take, monkeypatch):
+    monkeypatch.setattr("body4d_engine.take.SPILL_BYTES", 100)
+    write(take, samples=50)
+    assert take.file_of("people/1", "vertices").stat().st_size > 100
+    take.append("people/1", "vertices", np.full((1, 3, 3), 5))
+    assert take.count("people/1", "vertices") == 51
+    assert len(Take.open(take.path).read("people/1", "state", "recover") if Take.open(take.path).has("people/1", "state") else []) == 0
+    take.commit()
+    data = take.read("people/1", "vertices")
+    assert len(data) == 51 and data[49, 2, 2] == 449 and data[50, 0, 0] == 5
+
+
+@pytest.mark.parametrize("case", ["empty", "full", "one pixel", "random"])
+def test_masks_round_trip(take, case):
+    mask = {"empty": np.zeros((48, 64), bool), "full": np.ones((48, 64), bool), "one pixel": np.eye(48, 64, 63, dtype=bool),
+            "random": np.random.default_rng(0).random((48, 64)) > 0.7}[case]
+    data, box = encode_mask(mask)
+    np.testing.assert_array_equal(decode_mask(data, box, 48, 64), mask)
+    take.begin("track", "t" * 16)
+    take.append_mask("people/1", None)
+    take.append_mask("people/1", mask)
+    take.commit()
+    take.append_mask("people/1", ~mask)
+    take.finish()
+    np.testing.assert_array_equal(take.mask(1, 0), False)
+    np.testing.assert_array_equal(take.mask(1, 1), mask)
+    np.testing.assert_array_equal(take.mask(1, 2), ~mask)
+
+
+def test_dropped_groups_leave_no_files(take):
+    take.begin("track", "t" * 16)
+    take.create_array("tracklets/1", "box", "f4", (4,))
+    take.append("tracklets/1", "box", np.zeros((3, 4)))
+    take.commit({})
+    file = take.file_of("tracklets/1", "box")
+    take.drop_group("tracklets/1")
+    take.finish()
+    assert not file.exists() and not take.has("tracklets/1", "box")
+
+
+def test_messages_name_the_folder_and_the_way_out(tmp_path, take):
+    with pytest.raises(TakeError, match="no take at .*nothing.take"):
+        Take.open(tmp_path / "nothing.take")
+    with pytest.raises(TakeError, match="Another Body4D process is writing .*a.take"):
+        Take.open(take.path, writable=True)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "x.jpg").touch()
+    with pytest.raises(TakeError, match=r"photos exists and holds other files \(x.jpg\)"):
+        Take.create(tmp_path / "photos", CLIP, "lite")
+    (tmp_path / "photos" / "take.json").write_text("{}")
+    with pytest.raises(TakeError, match="not a readable take"):
+        Take.open(tmp_path / "photos")
+    meta = json.loads((take.path / "take.json").read_text())
+    (take.path / "take.json").write_text(json.dumps({**meta, "schema": 99}))
+    with pytest.raises(TakeError, match="made by a newer Body4D"):
+        Take.open(take.path)
+
+
+def test_a_full_disk_is_named_and_loses_nothing(take, monkeypatch):
+    write(take)
+    take.commit({"next": 5})
+    take.append("people/1", "state", np.zeros(3))
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(TakeError, match="disk is full.*nothing is lost") as error:
+            take.commit({"next": 8})
+    assert error.value.code == "disk_full"
+    take.close()
+    with Take.open(take.path, writable=True) as again:
+        assert again.begin("recover", "k" * 16) == {"next": 5}
+        assert again.read("people/1", "vertices", "recover").shape == (5, 3, 3)
