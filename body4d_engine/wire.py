@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pipe between add-on and engine, and the take as it travels over it. numpy and the standard library only.
+
+The engine's first bytes are the greeting; what comes before it (a login banner) is for the log. Then messages, in both directions: one line of
+JSON (JSON-RPC 2.0), and if it has an "arrays" member, the raw little-endian bytes of those arrays right behind the line, in that order.
+
+A take is copied as it grows: whatever a commit made permanent is sent as byte ranges of the take's own files, followed by its take.json.
+The receiving side writes the ranges first and take.json last, so its copy is a take that is as safe as the original.
+"""
+
+import json
+import math
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Iterator
+
+import numpy as np
+
+from .disk import replace, sync_folder, writing
+from .errors import Body4DError
+from .take import PC2_HEADER, Take, header_bytes, record_bytes
+
+PROTOCOL = 1
+GREETING = b"BODY4D/1\n"
+MAX_BANNER = 64 << 10
+MAX_LINE = 1 << 20
+MAX_ARRAYS = 256 << 20
+CHUNK = 16 << 20
+DTYPES = {"|u1", "|i1", "|b1", "<u2", "<i2", "<u4", "<i4", "<i8", "<u8", "<f4", "<f8"}
+
+
+class WireError(Body4DError):
+    """The other side does not speak the protocol."""
+
+
+def greet(writer: BinaryIO) -> None:
+    """The engine's first bytes."""
+    writer.write(GREETING)
+    writer.flush()
+
+
+def await_greeting(reader: BinaryIO) -> bytes:
+    """Read up to the greeting; returns what came before it. Raises WireError where it does not come."""
+    seen = b""
+    while not seen.endswith(GREETING):
+        byte = reader.read(1)
+        if not byte or len(seen) >= MAX_BANNER:
+            tail = seen[-300:].decode("utf-8", "replace").strip()
+            raise WireError(f"The engine did not start; it said: {tail or 'nothing'}.", "Check the engine command.", "no_engine")
+        seen += byte
+    return seen[: -len(GREETING)]
+
+
+def send(writer: BinaryIO, message: dict, arrays: dict[str, np.ndarray] | None = None) -> None:
+    """Write one message with its arrays. Raises WireError where it is larger than the other side would take."""
+    blobs, described = [], []
+    for name, array in (arrays or {}).items():
+        array = np.ascontiguousarray(array)
+        array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        if array.dtype.str not in DTYPES:
+            raise WireError(f"An array of type {array.dtype} cannot be sent.", code="bad_message")
+        described.append({"name": name, "dtype": array.dtype.str, "shape": list(array.shape), "bytes": array.nbytes})
+        blobs.append(array)
+    line = json.dumps({"jsonrpc": "2.0", **message, **({"arrays": described} if described else {})}, separators=(",", ":")).encode() + b"\n"
+    if len(line) > MAX_LINE or sum(b.nbytes for b in blobs) > MAX_ARRAYS:
+        raise WireError("A message is too large to be sent.", code="bad_message")
+    writer.write(line)
+    for blob in blobs:
+        writer.write(blob.reshape(-1).view(np.uint8).data)
+    writer.flush()
+
+
+def receive(reader: BinaryIO) -> tuple[dict, dict[str, np.ndarray]] | None:
+    """Read one message and its arrays; None where the pipe has ended between messages. Raises WireError on anything malformed."""
+    line = reader.readline(MAX_LINE + 1)
+    if not line:
+        return None
+    try:
+        if len(line) > MAX_LINE or not line.endswith(b"\n"):
+            raise ValueError("a line that is too long or was cut off")
+        message = json.loads(line)
+        described = message.pop("arrays", [])
+        sizes = [_checked_size(entry) for entry in described]
+        if sum(sizes) > MAX_ARRAYS:
+            raise ValueError("arrays that are too large")
+        arrays = {}
+        for entry, size in zip(described, sizes, strict=True):
+            arrays[entry["name"]] = np.frombuffer(_read_exactly(reader, size), entry["dtype"]).reshape(entry["shape"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WireError(f"A message could not be understood: {error}.", "Restart the engine.", "bad_message") from error
+    return message, arrays
+
+
+def _checked_size(entry: dict) -> int:
+    if entry["dtype"] not in DTYPES or any(not isinstance(n, int) or n < 0 for n in entry["shape"]):
+        raise ValueError(f"an array of an unknown kind {entry}")
+    size = math.prod(entry["shape"]) * np.dtype(entry["dtype"]).itemsize
+    if size != entry["bytes"]:
+        raise ValueError(f"an array whose size is wrong {entry}")
+    return size
+
+
+def _read_exactly(reader: BinaryIO, size: int) -> bytearray:
+    data = bytearray(size)
+    view, done = memoryview(data), 0
+    while done < size:
+        count = reader.readinto(view[done:])
+        if not count:
+            raise ValueError("an array that was cut off")
+        done += count
+    return data
+
+
+def changes(take: Take, sent: dict[str, int | dict]) -> Iterator[tuple[dict, dict[str, np.ndarray]]]:
+    """Messages that bring a copy of the take up to its last commit. `sent` remembers what went out already; start with {}.
+
+    Messages: {"method": "take/bytes", "params": {"file", "offset", "size"}} with the array `bytes` (size: of a whole file, None for a growing
+    one), then {"method": "take/commit", "params": {"json"}}.
+    """
+    for entry in take.entries():
+        for array in entry["arrays"].values():
+            name, size = array["file"], header_bytes(array) + array["count"] * record_bytes(array)
+            start = sent.get(name, 0)
+            if array["count"] and size > start:
+                yield from _ranges(take.path, name, start, size)
+                if array["pc2"] and start:  # the sample count in the header has grown
+                    yield from _ranges(take.path, name, 0, PC2_HEADER.size)
+                sent[name] = size
+        for name, known in entry["files"].items():
+            if sent.get(name) != known:
+                yield from _ranges(take.path, name, 0, known["bytes"], size=known["bytes"])
+                sent[name] = known
+    yield {"method": "take/commit", "params": {"json": take.to_json()}}, {}
+
+
+def _ranges(folder: Path, name: str, start: int, stop: int, size: int | None = None):
+    with open(folder / name, "rb") as file:
+        file.seek(start)
+        for offset in range(start, stop, CHUNK):
+            data = np.frombuffer(file.read(min(CHUNK, stop - offset)), np.uint8)
+            yield {"method": "take/bytes", "params": {"file": name, "offset": offset, "size": size}}, {"bytes": data}
+
+
+def apply_change(folder: Path, message: dict, arrays: dict[str, np.ndarray]) -> None:
+    """Write one message of `changes` into the copy at `folder`. Raises WireError for a name outside it, TakeError where the disk refuses."""
+    folder = Path(folder)
+    params = message["params"]
+    if message["method"] == "take/commit":
+        temporary = folder / "take.json.tmp"
+        with writing(temporary):
+            folder.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(params["json"], ensure_ascii=False), encoding="utf-8")
+            replace(temporary, folder / "take.json")
+            sync_folder(folder)
+        return
+    name = PurePosixPath(params["file"])
+    if name.is_absolute() or ".." in name.parts or "\\" in params["file"] or ":" in params["file"]:
+        raise WireError(f"The engine named a file outside the take: {params['file']}.", "Do not use this engine.", "bad_message")
+    target = folder / name
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(target, "r+b" if target.exists() else "w+b") as file:
+            file.seek(params["offset"])
+            file.write(arrays["bytes"].tobytes())
+            if params["size"] is not None:
+                file.truncate(params["size"])
