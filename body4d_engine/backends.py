@@ -15,7 +15,12 @@ class Lite:
 
     def lacks(self) -> list[str]:
         """What is missing here, in words; nothing where the backend works."""
-        return [f"the package {package}" for module, package in self.packages.items() if find_spec(module) is None]
+        missing = [f"the package {package}" for module, package in self.packages.items() if find_spec(module) is None]
+        if find_spec("body4d_lite_models") is not None:
+            from body4d_lite_models import verify
+
+            missing += [f"the model file {name} (missing or damaged)" for name in verify()]
+        return missing
 
     def stages(self, settings: dict) -> list:
         """The stages of a run under these settings (focal_px, focal_mm, heights), in order."""
@@ -38,5 +43,5 @@ def get_backend(name: str):
         raise Body4DError(f"There is no backend called {name}.", f"Choose one of: {', '.join(BACKENDS)}.", "no_backend")
     lacks = BACKENDS[name].lacks()
     if lacks:
-        raise Body4DError(f"The {name} backend lacks {', '.join(lacks)}.", f"Install it: pip install 'body4d-engine[{name}]'.", "backend_incomplete")
+        raise Body4DError(f"The {name} backend lacks {', '.join(lacks)}.", f"Install it again: pip install --force-reinstall 'body4d-engine[{name}]'.", "backend_incomplete")
     return BACKENDS[name]

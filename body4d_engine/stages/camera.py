@@ -15,7 +15,7 @@ FILM_WIDTH_MM = 36.0
 class Camera:
     """Focal length from the user, else from the clip's metadata, else assumed as 0.8 x the frame's diagonal and called so.
 
-    `focal_mm` is the 35 mm equivalent: 36 mm along the longer side of the frame. The principal point is the centre of the frame.
+    `focal_mm` is for a sensor 36 mm long on the frame's longer side, as in Blender. The principal point is the centre of the frame.
     """
 
     name = "camera"
@@ -30,7 +30,7 @@ class Camera:
         focal_px, method, note = self.focal(clip)
         if not 0.1 * max(width, height) <= focal_px <= 100 * max(width, height):
             raise Body4DError(f"A focal length of {focal_px:.0f} px is not possible for a frame of {width} x {height} px.",
-                              "Give --focal-px in pixels or --focal-mm as 35 mm equivalent.", "bad_focal")
+                              "Give --focal-px in pixels, or --focal-mm for a 36 mm sensor.", "bad_focal")
         if method == "assumed":
             yield Notice(self.name, "focal_assumed", f"The focal length is assumed: {focal_px:.0f} px ({note}). Bodies match the picture, but "
                          "their distance from the camera may be off. Give --focal-px or --focal-mm if you know it.")

@@ -87,6 +87,9 @@ class FakeBackend:
     def __init__(self, *stages):
         self._stages = stages or (FakeTrack(), FakeRecover())
 
+    def lacks(self):
+        return []
+
     def stages(self, settings):
         return list(self._stages)
 

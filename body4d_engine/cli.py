@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `body4d`: parses, calls, prints; no work of its own."""
+
+import os
+
+for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # before numpy: our matrices are small, threads only cost
+    os.environ.setdefault(name, "1")
+
+import argparse  # noqa: E402
+import json  # noqa: E402
+import sys  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+from . import __version__  # noqa: E402
+from .errors import Body4DError  # noqa: E402
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser("body4d", description="People in a video become moving meshes.")
+    top.add_argument("--version", action="version", version=f"body4d {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="make a take from a video or a folder of images, or go on with one")
+    run.add_argument("video", type=Path)
+    run.add_argument("--out", "-o", type=Path, required=True, metavar="X.take")
+    run.add_argument("--backend", default="lite")
+    run.add_argument("--people", default="auto", metavar="auto|FILE.json", help="find everyone, or those of the file")
+    run.add_argument("--click", action="append", default=[], metavar="ID:FRAME,X,Y[,-]", help="a point on a person; with ,- one that is not")
+    run.add_argument("--box", action="append", default=[], metavar="ID:FRAME,X0,Y0,X1,Y1", help="a box around a person")
+    focal = run.add_mutually_exclusive_group()
+    focal.add_argument("--focal-px", type=float, metavar="F", help="focal length in pixels of the upright frame")
+    focal.add_argument("--focal-mm", type=float, metavar="F", help="focal length in mm on a sensor 36 mm long on the longer side of the frame, as in Blender")
+    run.add_argument("--height", action="append", default=[], metavar="[ID=]METRES", help="how tall a person, or everyone, is")
+    run.add_argument("--start", type=int, default=0, metavar="S", help="first frame")
+    run.add_argument("--end", type=int, metavar="E", help="the frame after the last")
+    run.add_argument("--step", type=int, default=1, metavar="N", help="every N-th frame")
+    run.add_argument("--image-fps", type=float, metavar="R", help="frames per second of a folder of images")
+    run.add_argument("--fresh", action="store_true", help="forget what an earlier run left in the take")
+    run.add_argument("--summary-json", type=Path, metavar="FILE")
+    run.set_defaults(call=run_take)
+
+    importing = commands.add_parser("import", help="make a take from meshes: a SAM-Body4D folder or SAM 3D Body .npz files")
+    importing.add_argument("source", type=Path, nargs="+")
+    importing.add_argument("--out", "-o", type=Path, required=True, metavar="X.take")
+    importing.add_argument("--topology", type=Path, metavar="FILE", help="faces for meshes that come without (.ply, or .npz with faces)")
+    importing.add_argument("--focal-px", type=float, metavar="F")
+    importing.add_argument("--fps", type=float)
+    importing.add_argument("--clip", type=Path, help="the video or folder of images that the meshes belong to")
+    importing.add_argument("--fresh", action="store_true", help="replace a take that is there already")
+    importing.set_defaults(call=import_take)
+
+    exporting = commands.add_parser("export", help="write a take in another form")
+    exporting.add_argument("take", type=Path)
+    exporting.add_argument("--layout", required=True, choices=("overlay", "sam-body4d"), help="a video with the meshes over the clip, or SAM-Body4D's folder")
+    exporting.add_argument("--out", "-o", type=Path, required=True)
+    exporting.add_argument("--clip", type=Path, help="where the clip is now, if it was moved")
+    exporting.set_defaults(call=export_take)
+
+    doctor = commands.add_parser("doctor", help="what works on this machine and what each backend lacks")
+    doctor.add_argument("--json", action="store_true")
+    doctor.set_defaults(call=examine)
+
+    serve = commands.add_parser("serve", help="serve a Body4D add-on over stdin and stdout")
+    serve.set_defaults(call=serve_pipe)
+    return top
+
+
+def run_take(args) -> int:
+    from .backends import get_backend
+    from .clip import open_clip
+    from .people import heights_from_options, people_from_options
+    from .pipeline import run
+    from .report import Display, print_summary, summarise
+    from .take import Take
+
+    backend = get_backend(args.backend)
+    people = people_from_options(args.people, args.click, args.box, args.height)
+    settings = {"focal_px": args.focal_px, "focal_mm": args.focal_mm, "heights": heights_from_options(args.height)}
+    clip = open_clip(args.video, args.start, args.end, args.step, image_fps=args.image_fps)
+    with Display().showing() as display:
+        for event in run(clip, args.out, backend, people, settings, args.fresh):
+            display.show(event)
+    with Take.open(args.out) as take:
+        summary = summarise(take)
+    print_summary(summary)
+    _write_json(args.summary_json, summary)
+    return 0
+
+
+def import_take(args) -> int:
+    from .imports import import_any
+    from .report import Display, print_summary, summarise
+    from .take import Take
+
+    with Display().showing() as display:
+        for event in import_any(args.source, args.out, topology=args.topology, focal_px=args.focal_px, fps=args.fps, clip=args.clip, fresh=args.fresh):
+            display.show(event)
+    with Take.open(args.out) as take:
+        print_summary(summarise(take))
+    return 0
+
+
+def export_take(args) -> int:
+    from .exports import export
+    from .report import Display
+    from .take import Take
+
+    with Take.open(args.take) as take, Display().showing() as display:
+        for event in export(take, args.layout, args.out, clip_path=args.clip):
+            display.show(event)
+    print(args.out)
+    return 0
+
+
+def examine(args) -> int:
+    from .doctor import examination, print_examination
+
+    result = examination()
+    print(json.dumps(result, indent=1)) if args.json else print_examination(result)
+    return 0 if any(backend["works"] for backend in result["backends"].values()) else 1
+
+
+def serve_pipe(args) -> int:
+    from .serve import serve
+
+    return serve()
+
+
+def _write_json(path: Path | None, data: dict) -> None:
+    if path:
+        path.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 done, 1 an error that is explained, 2 wrong usage, 130 stopped by the user."""
+    args = parser().parse_args(argv)
+    try:
+        return args.call(args)
+    except Body4DError as error:
+        _write_json(getattr(args, "summary_json", None), {"error": error.to_json()})
+        print(f"body4d: {error.message}" + (f"\n        {error.hint}" if error.hint else ""), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("body4d: stopped. What is done is kept; run the same command again to go on.", file=sys.stderr)
+        return 130
