@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,3 +16,16 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the shared material beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def demo_clip() -> Path:
+    """The pinned clip of two real people, downloaded once through pip; skips without a network."""
+    sys.path.insert(0, str(ROOT / "scripts"))
+    import setup_env
+    from pythons import SetupError
+
+    try:
+        return setup_env.demo_clip()
+    except SetupError as error:
+        pytest.skip(f"the demo clip cannot be had: {error}")

@@ -95,11 +95,11 @@ def test_a_missing_or_damaged_model_is_named(tmp_path, capsys, empty_room, monke
     copy = tmp_path / "body4d_lite_models"
     shutil.copytree(Path(body4d_lite_models.__file__).parent, copy)
     monkeypatch.setattr(body4d_lite_models, "__file__", str(copy / "__init__.py"))
-    (copy / "pose_detection.tflite").unlink()
+    (copy / "movenet_multipose.tflite").unlink()
     os.truncate(copy / "body.npz", 1000)
     code, text = body4d("run", empty_room, "--out", tmp_path / "a.take", capsys=capsys)
-    assert code == 1 and "pose_detection.tflite (missing or damaged), the model file body.npz" in text and "Install it again" in text
-    assert main(["doctor"]) == 1 and "lacks the model file pose_detection" in capsys.readouterr().out
+    assert code == 1 and "movenet_multipose.tflite (missing or damaged), the model file body.npz" in text and "Install it again" in text
+    assert main(["doctor"]) == 1 and "lacks the model file movenet" in capsys.readouterr().out
 
 
 def test_a_folder_that_may_not_be_written(tmp_path, capsys, empty_room):
