@@ -54,6 +54,8 @@ def parser() -> argparse.ArgumentParser:
     exporting.add_argument("--layout", required=True, choices=("overlay", "sam-body4d"), help="a video with the meshes over the clip, or SAM-Body4D's folder")
     exporting.add_argument("--out", "-o", type=Path, required=True)
     exporting.add_argument("--clip", type=Path, help="where the clip is now, if it was moved")
+    exporting.add_argument("--parts", metavar="A,B", help="only these parts of sam-body4d: images, masks, masks_vis, ply, obj, focal, renders, "
+                           "individual_renders, videos")
     exporting.set_defaults(call=export_take)
 
     doctor = commands.add_parser("doctor", help="what works on this machine and what each backend lacks")
@@ -105,8 +107,11 @@ def export_take(args) -> int:
     from .report import Display
     from .take import Take
 
+    options = {"parts": args.parts.split(",")} if args.parts else {}
+    if options and args.layout != "sam-body4d":
+        raise Body4DError("--parts belongs to --layout sam-body4d.", "Leave it out.", "bad_option")
     with Take.open(args.take) as take, Display().showing() as display:
-        for event in export(take, args.layout, args.out, clip_path=args.clip):
+        for event in export(take, args.layout, args.out, clip_path=args.clip, **options):
             display.show(event)
     print(args.out)
     return 0

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Meshes become pictures on the CPU, in numpy."""
