@@ -31,7 +31,8 @@ class Lite:
         from .stages.track import Track
 
         heights = settings.get("heights", {})
-        return [Prepare(), Track(), Camera(settings.get("focal_px"), settings.get("focal_mm")), Recover(heights=heights), Refine()]
+        camera = Camera(settings.get("focal_px"), settings.get("focal_mm"))  # before track: an impossible focal length is told at once
+        return [Prepare(), camera, Track(), Recover(heights=heights), Refine()]
 
 
 BACKENDS = {backend.name: backend for backend in (Lite(),)}

@@ -466,10 +466,12 @@ class Take:
 
 
 def delete_take(path) -> None:
-    """Delete a take folder; refuses a folder that holds no take."""
-    if Path(path).exists() and not Take.exists(path):
+    """Delete a take folder, if it is there; refuses a folder that holds no take."""
+    if not Path(path).exists():
+        return
+    if not Take.exists(path):
         raise TakeError(f"{path} is not a take, so it was not deleted.", "Delete it yourself if you want it gone.", "take_unreadable")
-    shutil.rmtree(path, ignore_errors=False)
+    shutil.rmtree(path)
 
 
 def record_bytes(array: dict) -> int:
