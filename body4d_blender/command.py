@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`blender --command body4d convert VIDEO...`: from videos to .blend files without a window."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import bpy
+from body4d_engine.take import TakeError
+
+from .engine import EngineError, Job, convert_command, engine_command
+from .operators.convert import wait
+from .preferences import engine_setting
+from .scene.file import new_file, save_blend
+
+_handle = None
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="blender --command body4d")
+    commands = parser.add_subparsers(dest="command", required=True)
+    convert = commands.add_parser("convert", help="make NAME.take and NAME.blend of each video")
+    convert.add_argument("videos", nargs="+", metavar="VIDEO", type=Path)
+    convert.add_argument("--out", type=Path, metavar="DIR", help="where the results go (beside each video)")
+    convert.add_argument("--engine", default="", metavar="PYTHON", help="Python or body4d program of an engine environment, or a whole command")
+    convert.add_argument("--people", default="auto", metavar="auto|FILE", help="everyone who is found, or a JSON file of people")
+    convert.add_argument("--mesh-cache", action="store_true", help="play the take's point cache instead of shape keys")
+    build = commands.add_parser("build", help="make a .blend of a take that exists")
+    build.add_argument("take", metavar="TAKE", type=Path)
+    build.add_argument("--out", type=Path, metavar="FILE.blend", help="NAME.blend beside the take")
+    build.add_argument("--mesh-cache", action="store_true", help="play the take's point cache instead of shape keys")
+    return parser
+
+
+def run(argv: list[str]) -> int:
+    """The command's exit code: 0, or 1 where something failed, 2 where the options make no sense."""
+    try:
+        options = parser().parse_args(argv)
+    except SystemExit as error:
+        return error.code or 0
+    if options.command == "build":
+        return _attempt(options.take, _build, options.out or options.take.with_suffix(".blend"), options.mesh_cache)
+    return max(_attempt(video, _convert, name, options) for video, name in zip(options.videos, _names(options.videos)))
+
+
+def _names(videos: list[Path]) -> list[str]:
+    """What each video's results are called: its own name, numbered where another of the same name came before."""
+    names = []
+    for video in videos:
+        name, number = video.stem, 2
+        while name in names:
+            name, number = f"{video.stem}_{number}", number + 1
+        names.append(name)
+    return names
+
+
+def _attempt(what: Path, work, *arguments) -> int:
+    """Do the work for one file; the next one goes on after a failure."""
+    try:
+        work(what, *arguments)
+    except (EngineError, TakeError, RuntimeError, OSError) as error:
+        print(f"{what}: {error}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+def _convert(video: Path, name: str, options) -> None:
+    if not video.exists():
+        raise EngineError("There is no such file or folder.")
+    folder = (options.out or video.parent).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    take = folder / f"{name}.take"
+    wait(Job(convert_command(engine_command(options.engine or engine_setting()), video.absolute(), take, options.people)))
+    _build(take, folder / f"{name}.blend", options.mesh_cache)
+
+
+def _build(take: Path, out: Path, mesh_cache: bool) -> None:
+    new_file()
+    print(f"Saved {save_blend(take, out, mesh_cache=mesh_cache, report=lambda text: print(f'note: {text}'))}", flush=True)
+
+
+def register() -> None:
+    global _handle
+    _handle = bpy.utils.register_cli_command("body4d", run)
+
+
+def unregister() -> None:
+    bpy.utils.unregister_cli_command(_handle)
