@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One TFLite network of the lite models, run by LiteRT on the CPU."""
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from body4d_lite_models import path
+
+
+class Network:
+    """A network with one input of a fixed or a free size."""
+
+    def __init__(self, name: str, threads: int = 2):
+        self._interpreter = Interpreter(str(path(name)), num_threads=threads)
+        self._interpreter.allocate_tensors()
+        self._input = self._interpreter.get_input_details()[0]["index"]
+        self._shape = tuple(self._interpreter.get_input_details()[0]["shape"])
+        self._outputs = {output["name"]: output["index"] for output in self._interpreter.get_output_details()}
+        if self._interpreter.get_signature_list():
+            named = self._interpreter.get_signature_runner().get_output_details()
+            self._outputs = {name: output["index"] for name, output in named.items()}
+
+    def run(self, array: np.ndarray) -> dict[str, np.ndarray]:
+        """The outputs by name for one input array, float32. They are copies."""
+        if array.shape != self._shape:
+            self._interpreter.resize_tensor_input(self._input, array.shape)
+            self._interpreter.allocate_tensors()
+            self._shape = array.shape
+        self._interpreter.set_tensor(self._input, array)
+        self._interpreter.invoke()
+        return {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}

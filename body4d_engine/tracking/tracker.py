@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Follows everybody from frame to frame, one frame at a time; knows nothing of clips and files.
+
+Each track looks for its person where the last pose said, the detector finds whoever is not followed, and one optimal assignment decides who is
+who. A track that loses its person ends; whether a later one is the same person is for `linking` to say, which sees the whole clip.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from ..models.blazepose import Pose, Roi
+from ..models.people_detector import Detection
+from . import appearance
+
+MIN_PRESENCE = 0.5  # the network's own threshold for "there is a person"
+SURE_PRESENCE, SURE_VISIBILITY = 0.9, 0.6  # below either, other orientations are tried too: tumbling bodies
+TURNS = (np.pi / 2, -np.pi / 2, np.pi)
+BIRTH_SCORE = 0.3  # a detection of this score may begin a track; weaker ones only support one
+SAME_BODY = 0.25  # mean distance of keypoints, in body radii, under which two poses are one body
+PART, PARTS = 0.25, 0.7  # a detection's keypoint is a known person's within so many body radii; made of so large a share of such, it is nobody new
+MAX_COST = 1.3  # of giving a pose to a track
+LOOKS = 1.0  # weight of the difference in looks (0..1) against the distance in body radii
+MAX_APART = 0.8  # body radii between a track and the detection that supports it
+APART = 0.2  # body radii of disagreement with the detector from which on its word is tried too
+AGREE = 0.15  # body radii of disagreement with the detector that cost a pose most of its credit
+CROWD = 0.25  # of the sides of two squares: their centres closer than this, people meet
+PATIENCE_S = 0.2  # how long a track waits for its person to show again
+UNSUPPORTED_S = 2.5  # how long a track lives that no detection confirms
+LEAVING_S = 0.35  # the same for somebody of whom less than half is in the picture: the network goes on imagining them
+MIN_INSIDE = 0.35  # of the landmarks in the picture, for anybody to be there at all
+LEARN = 0.1  # share of the newest frame in a track's looks
+HIDDEN_SHARE, HIDDEN_VISIBILITY = 0.5, 0.35  # less of the mask or of the landmarks seen: occluded
+
+
+@dataclass
+class Track:
+    """One person followed without a break. `roi`: where to look next; `velocity` px and `turn` rad per step."""
+
+    id: int
+    roi: Roi
+    keypoints: np.ndarray
+    looks: np.ndarray
+    velocity: tuple[float, float] = (0.0, 0.0)
+    turn: float = 0.0
+    steps: int = 1
+    missed: int = 0
+    unsupported: int = 0
+    person: int | None = None
+    body: np.ndarray | None = None  # in the picture at hand: keypoints (17, 3) from the detector, else as expected
+
+    def to_json(self) -> dict:
+        return {**self.__dict__, "body": None, "roi": self.roi.to_json(), "keypoints": self.keypoints.tolist(), "looks": self.looks.tolist(),
+                "velocity": list(self.velocity)}
+
+    @classmethod
+    def from_json(cls, data: dict) -> "Track":
+        return cls(**{**data, "roi": Roi(*data["roi"]), "keypoints": np.array(data["keypoints"], np.float32),
+                      "looks": np.array(data["looks"], np.float32), "velocity": tuple(data["velocity"])})
+
+    @property
+    def expected(self) -> np.ndarray:
+        """Where its keypoints (17, 3) should be now."""
+        return self.keypoints + np.array([*self.velocity, 0], np.float32)
+
+    @property
+    def radius(self) -> float:
+        return max(self.roi.size / 2.5, 1.0)
+
+    def cost(self, pose: Pose, looks: np.ndarray) -> float:
+        """Of believing that this pose is this track's person: distance from where it was expected, and difference in looks."""
+        return body_distance(self.expected, pose.keypoints, self.radius) + LOOKS * max(0.0, appearance.distance(self.looks, looks) - 0.15)
+
+    def follow(self, pose: Pose, looks: np.ndarray, learn: bool) -> None:
+        """Take a new pose as the person's."""
+        steps = self.missed + 1
+        last = np.array([self.roi.x, self.roi.y]) - np.array(self.velocity) * steps
+        step = (np.array([pose.next_roi.x, pose.next_roi.y]) - last) / steps
+        old = self.velocity if self.steps > 1 else step
+        self.velocity = tuple(float(v) for v in 0.5 * np.array(old) + 0.5 * step)
+        self.turn = 0.5 * self.turn + 0.5 * wrapped(pose.next_roi.angle - self.roi.angle + self.turn * steps) / steps
+        if learn:
+            self.looks = ((1 - LEARN) * self.looks + LEARN * looks).astype(np.float32)
+        self.keypoints, self.missed, self.steps = pose.keypoints.astype(np.float32), 0, self.steps + 1
+        self._expect(pose.next_roi)
+
+    def wait(self) -> None:
+        """The person was not seen; go on as before."""
+        self.missed += 1
+        self.keypoints = self.expected
+        self._expect(self.roi)
+
+    def _expect(self, roi: Roi) -> None:
+        self.roi = Roi(roi.x + self.velocity[0], roi.y + self.velocity[1], roi.size, float(wrapped(roi.angle + self.turn)))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one step found of one person. looks (SIZE,); mask (H, W) bool, shared with nobody; box (4,) px; occluded: mostly hidden."""
+
+    track: int
+    pose: Pose
+    looks: np.ndarray
+    mask: np.ndarray
+    box: np.ndarray
+    confidence: float
+    occluded: bool
+
+
+@dataclass
+class Hint:
+    """What a prompt says of one frame: where a person is (roi), or points (n, 2) px that are not on the person."""
+
+    person: int
+    roi: Roi | None = None
+    elsewhere: list[tuple[float, float]] = field(default_factory=list)
+
+
+class Tracker:
+    """`step` takes frames one by one, in either direction of time. `state` is JSON; a tracker made from it goes on exactly."""
+
+    def __init__(self, detector, landmarker, seconds_per_step: float, state: dict | None = None):
+        self.detector, self.landmarker, self.seconds = detector, landmarker, seconds_per_step
+        state = state or {"tracks": [], "next": 0, "labels": [], "bans": []}
+        self.tracks = [Track.from_json(data) for data in state["tracks"]]
+        self.next_id = state["next"]
+        self.labels = [tuple(pair) for pair in state["labels"]]  # (track, person) that a prompt said
+        self.bans = [tuple(pair) for pair in state["bans"]]  # (track, person) that a prompt ruled out
+
+    def state(self) -> dict:
+        return {"tracks": [track.to_json() for track in self.tracks], "next": self.next_id, "labels": self.labels, "bans": self.bans}
+
+    def cut(self) -> None:
+        """Another shot begins: nobody is where they were."""
+        self.tracks = []
+
+    def step(self, rgb: np.ndarray, detect: bool, hints: list[Hint] = ()) -> list[Seen]:
+        """Follow everybody into this picture (H, W, 3). `detect`: look for newcomers (done too where somebody is lost or people meet)."""
+        size = rgb.shape[1::-1]
+        near = [[other for other in self.tracks if other is not t and touching(t.roi, other.roi)] for t in self.tracks]
+        detections = self.detector.detect(rgb) if detect or hints or any(near) or any(t.missed for t in self.tracks) else None
+        matches = self._matches(detections or [])
+        for track in self.tracks:
+            track.body = matches[track.id].keypoints if track.id in matches else track.expected
+        looked = [self._look(rgb, track, [other.body for other in others]) for track, others in zip(self.tracks, near, strict=True)]
+        if detections is None and not all(there(pose, size) for pose in looked):
+            detections = self.detector.detect(rgb)
+            matches = self._matches(detections)
+        for k, (track, others) in enumerate(zip(self.tracks, near, strict=True)):
+            if track.id in matches and (not there(looked[k], size) or detected_distance(matches[track.id], looked[k].keypoints, track.radius) > APART):
+                looked[k] = self._agreeing(rgb, looked[k], matches[track.id], [other.body for other in others])
+        candidates = distinct([pose for pose in looked if there(pose, size)])
+        strangers = [d for d in detections or () if not explained(d, candidates)]
+        newcomers = [(d, pose) for d in strangers if (pose := self._pose_of(rgb, d)) is not None and there(pose, size)]
+        hinted = [pose for hint in hints if hint.roi and there(pose := self.landmarker.detect(rgb, hint.roi), size)]
+        poses = distinct([*candidates, *hinted, *(pose for _, pose in newcomers)])
+        looks = [appearance.describe(pose.crop, pose.logits > 0) for pose in poses]
+        owner = self._assign(poses, looks, detections, size)
+        self._obey(hints, poses, looks, owner)
+        births = {id(pose) for d, pose in newcomers if d.score >= BIRTH_SCORE}
+        for k, pose in enumerate(poses):
+            if owner[k] is None and id(pose) in births:
+                owner[k] = self._begin(pose, looks[k])
+        return self._see(rgb, [(owner[k], poses[k], looks[k]) for k in range(len(poses)) if owner[k] is not None])
+
+    def _matches(self, detections: list[Detection]) -> dict[int, Detection]:
+        """Id of a track -> its detection: the one-to-one assignment of least total distance."""
+        if not self.tracks or not detections:
+            return {}
+        costs = np.array([[detected_distance(d, t.expected, t.radius) for d in detections] for t in self.tracks])
+        pairs = zip(*linear_sum_assignment(np.minimum(costs, MAX_APART)), strict=True)
+        return {self.tracks[t].id: detections[d] for t, d in pairs if costs[t, d] < MAX_APART}
+
+    def _agreeing(self, rgb: np.ndarray, pose: Pose, detection: Detection, others: list[np.ndarray]) -> Pose:
+        """Of a pose and those seen where the detector says, the one that agrees with the detector best."""
+        again = self.landmarker.detect(rgb, roi_of(detection), detection.keypoints, others)
+        tries = [pose, again, self.landmarker.detect(rgb, again.next_roi, detection.keypoints, others)]
+        return max(tries, key=lambda p: sureness(p) * np.exp(-detected_distance(detection, p.keypoints, p.next_roi.size / 2.5) / AGREE))
+
+    def _look(self, rgb: np.ndarray, track: Track, others: list[np.ndarray]) -> Pose:
+        """The track's person where they are expected; turned other ways too where the network is not sure of what it sees."""
+        def look(roi):
+            return self.landmarker.detect(rgb, roi, track.body, others)
+
+        pose = look(track.roi)
+        if sureness(pose) >= SURE_PRESENCE * SURE_VISIBILITY and pose.presence >= SURE_PRESENCE:
+            return pose
+        tries = [pose, look(pose.next_roi)]
+        for turn in TURNS:
+            turned = look(replace(track.roi, angle=track.roi.angle + turn))
+            tries += [turned, look(turned.next_roi)]
+        return max(tries, key=lambda p: sureness(p) * np.exp(-body_distance(track.expected, p.keypoints, track.radius)))
+
+    def _pose_of(self, rgb: np.ndarray, detection: Detection) -> Pose | None:
+        """The pose of somebody detected, looked at twice; None where the two networks do not see the same body."""
+        roi = roi_of(detection)
+        others = [track.body for track in self.tracks if track.missed == 0 and touching(track.roi, roi)]
+        pose = self.landmarker.detect(rgb, roi, detection.keypoints, others)
+        if pose.presence >= MIN_PRESENCE:
+            pose = max(pose, self.landmarker.detect(rgb, pose.next_roi, detection.keypoints, others), key=sureness)
+        return pose if pose.presence >= MIN_PRESENCE and same_body(detection, pose) else None
+
+    def _assign(self, poses: list[Pose], looks: list[np.ndarray], detections: list[Detection] | None,
+                size: tuple[int, int]) -> list[Track | None]:
+        """Each pose's track or None: the one-to-one assignment of least total cost. Tracks without a pose wait, and end after a while."""
+        owner: list[Track | None] = [None] * len(poses)
+        if self.tracks and poses:
+            costs = np.array([[track.cost(pose, look) for pose, look in zip(poses, looks, strict=True)] for track in self.tracks])
+            for t, k in zip(*linear_sum_assignment(np.minimum(costs, MAX_COST)), strict=True):
+                if costs[t, k] < MAX_COST:
+                    owner[k] = self.tracks[t]
+        crowded = [any(k != j and touching(poses[k].roi, poses[j].roi) for j in range(len(poses))) for k in range(len(poses))]
+        for k, track in enumerate(owner):
+            if track is not None:
+                track.follow(poses[k], looks[k], learn=not crowded[k])
+                supported = any(same_body(d, poses[k]) for d in detections or ())
+                track.unsupported = 0 if supported else track.unsupported + 1
+        for track in self.tracks:
+            if not any(track is t for t in owner):
+                track.wait()
+        self.tracks = [t for t in self.tracks if t.missed * self.seconds <= PATIENCE_S and t.unsupported * self.seconds <= (
+            UNSUPPORTED_S if inside(t.keypoints, size).mean() >= 0.5 else LEAVING_S)]
+        return [t if any(t is kept for kept in self.tracks) else None for t in owner]
+
+    def _obey(self, hints: list[Hint], poses: list[Pose], looks: list[np.ndarray], owner: list[Track | None]) -> None:
+        """Make tracks agree with what the user said of this picture."""
+        for hint in hints:
+            for k, pose in enumerate(poses):
+                if any(pose.mask_at(x, y) > 0 for x, y in hint.elsewhere):
+                    if owner[k] is not None and owner[k].person == hint.person:
+                        self._end(owner[k])
+                        owner[k] = self._begin(pose, looks[k])
+                    if owner[k] is not None:
+                        self.bans.append((owner[k].id, hint.person))
+        for hint in (hint for hint in hints if hint.roi):
+            wanted = self._nearest(hint.roi, poses)
+            for track in [t for t in self.tracks if t.person == hint.person]:
+                if wanted is None or owner[wanted] is not track:
+                    owner[:] = [None if t is track else t for t in owner]
+                    self._end(track)
+            if wanted is None:
+                continue
+            if owner[wanted] is None or owner[wanted].person not in (None, hint.person) or (owner[wanted].id, hint.person) in self.bans:
+                if owner[wanted] is not None:
+                    self._end(owner[wanted])
+                owner[wanted] = self._begin(poses[wanted], looks[wanted])
+            if owner[wanted].person is None:
+                owner[wanted].person = hint.person
+                self.labels.append((owner[wanted].id, hint.person))
+
+    @staticmethod
+    def _nearest(roi: Roi, poses: list[Pose]) -> int | None:
+        """Which pose a prompt's square means."""
+        distances = [np.hypot(p.next_roi.x - roi.x, p.next_roi.y - roi.y) + 0.5 * abs(p.next_roi.size - roi.size) / 2.5 for p in poses]
+        return int(np.argmin(distances)) if distances and min(distances) < 0.5 * roi.size / 2.5 else None
+
+    def _begin(self, pose: Pose, looks: np.ndarray) -> Track:
+        track = Track(self.next_id, pose.next_roi, pose.keypoints.astype(np.float32), looks)
+        self.next_id += 1
+        self.tracks.append(track)
+        return track
+
+    def _end(self, track: Track) -> None:
+        self.tracks = [t for t in self.tracks if t is not track]
+
+    def _see(self, rgb: np.ndarray, people: list[tuple[Track, Pose, np.ndarray]]) -> list[Seen]:
+        """Results with masks that share no pixel: each pixel is the one's whose logit is highest."""
+        height, width = rgb.shape[:2]
+        best, whose = np.zeros((height, width), np.float32), np.zeros((height, width), np.uint8)
+        claimed = []
+        for number, (_, pose, _) in enumerate(people, 1):
+            logits, (x, y) = pose.logits_in_picture(width, height)
+            window = np.s_[y : y + logits.shape[0], x : x + logits.shape[1]]
+            claimed.append(max(1, int((logits > 0).sum())))
+            wins = logits > best[window]
+            best[window][wins] = logits[wins]
+            whose[window][wins] = number
+        seen = []
+        for number, (track, pose, looks) in enumerate(people, 1):
+            mask = whose == number
+            share = int(mask.sum()) / claimed[number - 1]
+            inner = inside(pose.landmarks_px, (width, height))
+            visibility = float(pose.landmarks_px[inner, 2].mean())
+            seen.append(Seen(track.id, pose, looks, mask, pose.box(width, height), pose.presence * visibility * min(1.0, 1.25 * inner.mean()),
+                             share < HIDDEN_SHARE or visibility < HIDDEN_VISIBILITY))
+        return seen
+
+
+def inside(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(n,) bool: which points (n, 2 or more) px lie in a picture of (width, height)."""
+    return ((points[:, :2] >= 0) & (points[:, :2] < size)).all(1)
+
+
+def explained(detection: Detection, poses: list[Pose]) -> bool:
+    """Whether a detection is somebody already seen, or made of parts of several of them."""
+    if not poses:
+        return False
+    apart = [np.linalg.norm(detection.keypoints[:, :2] - p.keypoints[:, :2], axis=1) / (PART * p.next_roi.size / 2.5) for p in poses]
+    weight = detection.keypoints[:, 2]
+    return any(same_body(detection, p) for p in poses) or float(weight[np.min(apart, 0) < 1].sum()) > PARTS * float(weight.sum())
+
+
+def there(pose: Pose, size: tuple[int, int]) -> bool:
+    """Whether the network is sure of somebody who is at least partly in the picture."""
+    return pose.presence >= MIN_PRESENCE and inside(pose.landmarks_px, size).mean() >= MIN_INSIDE
+
+
+def sureness(pose: Pose) -> float:
+    return pose.presence * float(pose.landmarks_px[:, 2].mean())
+
+
+def body_distance(a: np.ndarray, b: np.ndarray, radius: float) -> float:
+    """Mean distance of keypoints (17, 3) px, in body radii."""
+    return float(np.linalg.norm(a[:, :2] - b[:, :2], axis=1).mean() / radius)
+
+
+def detected_distance(detection: Detection, keypoints: np.ndarray, radius: float) -> float:
+    """Mean distance of a detection's keypoints from others (17, 3) px, in body radii, weighted by how sure it is of them."""
+    weight = detection.keypoints[:, 2] + 1e-3
+    return float((weight * np.linalg.norm(detection.keypoints[:, :2] - keypoints[:, :2], axis=1)).sum() / weight.sum() / max(radius, 1.0))
+
+
+def same_body(a: Detection | Pose, b: Pose) -> bool:
+    """Whether two findings are one body: by the keypoints that both are sure of."""
+    weight = np.minimum(a.keypoints[:, 2], b.keypoints[:, 2]) + 1e-3
+    distance = np.linalg.norm(a.keypoints[:, :2] - b.keypoints[:, :2], axis=1)
+    return float((weight * distance).sum() / weight.sum()) < SAME_BODY * b.next_roi.size / 2.5
+
+
+def touching(a: Roi, b: Roi) -> bool:
+    """Whether two squares are so close that one person may be taken for the other."""
+    return np.hypot(a.x - b.x, a.y - b.y) < CROWD * (a.size + b.size)
+
+
+def distinct(poses: list[Pose]) -> list[Pose]:
+    """The poses less those of a body that an earlier, or a surer, one has."""
+    kept: list[Pose] = []
+    for pose in sorted(poses, key=sureness, reverse=True):
+        if not any(same_body(pose, other) for other in kept):
+            kept.append(pose)
+    return [pose for pose in poses if any(pose is k for k in kept)]
+
+
+def roi_of(detection: Detection) -> Roi:
+    """The square in which to look for a detected person's pose."""
+    points, scores = detection.keypoints[:, :2], detection.keypoints[:, 2]
+    hips, shoulders = points[11:13].mean(0), points[5:7].mean(0)
+    if scores[11:13].mean() < 0.1:  # cut by the picture's edge: the box is all there is
+        middle = (detection.box[:2] + detection.box[2:]) / 2
+        return Roi.around(middle, middle - [0, 0.6 * float(np.hypot(*(detection.box[2:] - detection.box[:2])))])
+    sure = scores > 0.1
+    radius = 1.15 * float(np.linalg.norm(points[sure] - hips, axis=1).max())
+    up = shoulders - hips
+    return Roi.around(hips, hips + up / max(float(np.linalg.norm(up)), 1e-6) * radius)
+
+
+def wrapped(angle: float) -> float:
+    return float((angle + np.pi) % (2 * np.pi) - np.pi)

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files of Body4D's lite backend. Where each comes from, and under which licence: THIRD_PARTY.md of the repository."""
+
+import hashlib
+from pathlib import Path
+
+SHA256 = {
+    "pose_landmark_full.tflite": "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f",
+    "movenet_multipose.tflite": "4d6c8773b9d1435c1848d3540718af647625f2730edf2ace445649e993d5d872",
+    "body.npz": "0f1cbded8474f2b6acfda30df1c556a22dc5dc139962db60554c4615c209a047",
+}
+
+
+def path(name: str) -> Path:
+    """The file of that name. Raises FileNotFoundError, which names the package to install again."""
+    found = Path(__file__).parent / name
+    if not found.is_file():
+        raise FileNotFoundError(f"{found} is missing. Install body4d-lite-models again.")
+    return found
+
+
+def verify() -> list[str]:
+    """Names of the files that are missing or are not what was released; empty where all is well."""
+    folder = Path(__file__).parent
+    return [name for name, sha256 in SHA256.items()
+            if not (folder / name).is_file() or hashlib.sha256((folder / name).read_bytes()).hexdigest() != sha256]
