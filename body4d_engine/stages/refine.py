@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lite refine: the whole clip as one smooth, robust least-squares problem, solved in overlapping windows so that memory stays flat."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy.spatial.transform import Rotation, Slerp
+
+from ..events import Committed, Event, Progress
+from ..fit import observations
+from ..fit.observations import Survey
+from ..fit.record import Recorder, from_params, read_shape, to_params
+from ..fit.residuals import Poses
+from ..fit.solver import fit_sequence
+from ..take import State
+
+LONGEST_FILL_S = 0.5  # a longer gap cannot be filled by smoothness
+OVERLAP_S = 2.5  # what lies further away changes a pose by less than 1e-4 m
+LEAST_OVERLAP = 20
+CORE = 160  # samples a window gives its result for
+FILLED_CONFIDENCE = 0.5  # of its neighbours'
+
+
+class Refine:
+    """Replaces what `recover` left, with the same shape. core: samples per window; the result depends on it by less than 1e-4 m."""
+
+    name = "refine"
+    version = 1
+    needs = ("recover",)
+
+    def __init__(self, core: int = CORE):
+        self.settings = {"core": core}
+
+    def run(self, clip, people, take, cursor) -> Iterator[Event]:
+        for person in people:
+            known = observations.survey(take, person.id, clip.shots)
+            recorder = Recorder(take, person.id, self.name, read_shape(take, person.id, "recover"))
+            done, total, core = recorder.count, take.samples, self.settings["core"]
+            if not done:
+                recorder.write_body()
+            stretches, filled = find_stretches(known)
+            last = self._before(take, person.id, known, recorder, stretches, done)
+            for begin in range(done, total, core):
+                samples = np.arange(begin, min(begin + core, total))
+                seen = observations.read(take, person.id, samples, known)
+                params, confidence = np.empty((len(samples), last.shape[1]), np.float32), np.zeros(len(samples))
+                fitted = np.zeros(len(samples), bool)
+                for stretch in stretches:
+                    first, stop = max(stretch[0], begin), min(stretch[1], begin + core)
+                    if first < stop:
+                        part = slice(first - begin, stop - begin)
+                        params[part], confidence[part] = self._window(take, person.id, known, recorder, stretch, first, stop)
+                        fitted[part] = True
+                for row in range(len(samples)):
+                    last = params[row : row + 1] if fitted[row] else last
+                    params[row] = last[0]
+                recorder.append(params, np.where(filled[samples], State.FILLED, known.state[samples]), confidence, seen)
+                take.commit({})
+                yield Committed(self.name, person.id, int(begin), int(samples[-1] + 1))
+                yield Progress(self.name, int(samples[-1] + 1), total, person.id)
+
+    def _window(self, take, person, known: Survey, recorder: Recorder, stretch, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """Params and confidence of samples [first, stop), solved together with their neighbourhood within the stretch."""
+        overlap = max(int(np.ceil(OVERLAP_S / known.spacing_s)), LEAST_OVERLAP)
+        low, high = max(stretch[0], first - overlap), min(stretch[1], stop + overlap)
+        samples = np.arange(low, high)
+        seen = observations.read(take, person, samples, known)
+        start = bridged(from_params(take.read(recorder.group, "params", "recover")[low:high]), seen.seen)
+        poses = fit_sequence(recorder.rig, start, seen, recorder.shape.landmark_scale, known.spacing_s)
+        params = to_params(poses)
+        confidence = recorder.confidence(from_params(params), seen)
+        if not seen.seen.all():
+            measured = np.flatnonzero(seen.seen)
+            gaps = np.flatnonzero(~seen.seen)
+            confidence[gaps] = FILLED_CONFIDENCE * np.interp(gaps, measured, confidence[measured])
+        return params[first - low : stop - low], confidence[first - low : stop - low]
+
+    def _before(self, take, person, known: Survey, recorder: Recorder, stretches, done: int) -> np.ndarray:
+        """Params (1, 60) that a sample without a pose of its own repeats at the point where the work goes on."""
+        if done:
+            return np.array(take.read(recorder.group, "params", self.name)[done - 1 : done])
+        if not stretches:
+            return np.array(take.read(recorder.group, "params", "recover")[:1])
+        first = stretches[0][0]
+        begin = first - first % self.settings["core"]
+        stop = min(stretches[0][1], begin + self.settings["core"])
+        return self._window(take, person, known, recorder, stretches[0], first, stop)[0][:1]
+
+
+def find_stretches(known: Survey) -> tuple[list[tuple[int, int]], np.ndarray]:
+    """Stretches [begin, stop) to be solved as one, and (T,) which of their samples are short gaps to be filled.
+
+    A stretch ends at a cut and at a gap of half a second or more.
+    """
+    shot, stretches = known.shot_of(), []
+    for i in np.flatnonzero(known.seen):
+        if stretches and shot[i] == shot[stretches[-1][1] - 1] and (i - stretches[-1][1]) * known.spacing_s < LONGEST_FILL_S:
+            stretches[-1][1] = int(i + 1)
+        else:
+            stretches.append([int(i), int(i + 1)])
+    filled = np.zeros(len(known.seen), bool)
+    for begin, stop in stretches:
+        filled[begin:stop] = ~known.seen[begin:stop]
+    return [(begin, stop) for begin, stop in stretches], filled
+
+
+def bridged(poses: Poses, seen: np.ndarray) -> Poses:
+    """Poses with the samples that were not seen interpolated between those that were (rotations on SO(3))."""
+    if seen.all() or seen.sum() < 2:
+        return poses
+    known, index = np.flatnonzero(seen), np.arange(len(seen))
+    inside = np.clip(index, known[0], known[-1])
+
+    def straight(values: np.ndarray) -> np.ndarray:
+        return np.stack([np.interp(index, known, column) for column in values[known].T], 1)
+
+    turned = Slerp(known, Rotation.from_matrix(poses.rotation[known]))(inside).as_matrix()
+    return Poses(straight(poses.position), turned, straight(poses.theta))
