@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Durable writes and a lock between processes. Standard library only."""
+"""Durable writes, the lock between writers and the sweep of what no take names. numpy and the standard library only."""
 
 import errno
 import hashlib
+import json
 import os
+import re
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import numpy as np
 
 from .errors import TakeError
 
@@ -15,6 +19,8 @@ if os.name == "nt":
 else:
     import fcntl
 
+HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+SWEPT = re.compile(r".+\.\w{12}\.(f32|f64|u8|u16|i32|i64|pc2|npz)(\.tmp)?|(camera|body\.\w+)\.npz(\.tmp)?|proxy\.mp4|\.proxy\.mp4\.part")
 HASHED_BYTES = 64 << 20  # files up to this size are checked by content, larger ones by size
 
 
@@ -26,7 +32,7 @@ class FileLock:
         self._file = None
 
     def acquire(self) -> bool:
-        """Take the lock; False where another process has it."""
+        """Take the lock; False where another process has it. Raises OSError where the file cannot be opened or locked at all."""
         file = open(self.path, "a+b")
         try:
             if os.name == "nt":
@@ -34,14 +40,19 @@ class FileLock:
                 msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
             else:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
             file.close()
-            return False
+            if error.errno in HELD:
+                return False
+            raise
         self._file = file
         return True
 
     def release(self) -> None:
         if self._file:
+            if os.name == "nt":  # which frees the locks of a closed file only some time later
+                self._file.seek(0)
+                msvcrt.locking(self._file.fileno(), msvcrt.LK_UNLCK, 1)
             self._file.close()
             self._file = None
 
@@ -70,8 +81,38 @@ def sync_folder(path: Path) -> None:
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network disks have none for folders
+                raise
         finally:
             os.close(handle)
+
+
+def write_json(target: Path, data: dict) -> None:
+    """Replace a JSON file durably; the version before it stays as NAME.bak. Raises TakeError."""
+    with writing(target):
+        temporary = target.with_name(target.name + ".tmp")
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(data, file, ensure_ascii=False, separators=(",", ":"))
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists():
+            replace(target, target.with_name(target.name + ".bak"))
+        replace(temporary, target)
+        sync_folder(target.parent)
+
+
+def write_npz(target: Path, arrays: dict) -> None:
+    """Write a .npz file atomically and durably. Raises TakeError."""
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(target.name + ".tmp")
+        with open(temporary, "wb") as file:
+            np.savez_compressed(file, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        replace(temporary, target)
+        sync_folder(target.parent)
 
 
 @contextmanager
@@ -85,3 +126,26 @@ def writing(path: Path):
                             "Free some space and run again: it goes on where it stopped, nothing is lost.", "disk_full") from error
         raise TakeError(f"{path} could not be written: {error.strerror or error}.",
                         "Check that the folder still exists and that you may write there, then run again.", "take_not_writable") from error
+
+
+def acquire(path: Path) -> FileLock:
+    """The lock of the one writer of a take. Raises TakeError where another has it."""
+    lock = FileLock(path / "lock")
+    with writing(lock.path):
+        if not lock.acquire():
+            raise TakeError(f"Another Body4D process is writing {path}.", "Wait until it has finished, or stop it.", "take_locked")
+    return lock
+
+
+def sweep(path: Path, meta: dict) -> None:
+    """Delete the data files of a take that its take.json does not name. Those that somebody has open on Windows stay until the next time."""
+    entries = [*meta["stages"].values(), *([meta["working"]] if meta["working"] else [])]
+    named = {path / a["file"] for entry in entries for a in entry["arrays"].values()}
+    named |= {path / known.get("file", name) for entry in entries for name, known in entry["files"].items()}
+    folders = [*path.glob("people/*/"), *path.glob("tracklets/*/"), path / "people", path / "tracklets"]
+    for file in [f for folder in (path, *folders) for f in folder.glob("*") if f not in named and SWEPT.fullmatch(f.name)]:
+        with suppress(OSError):
+            file.unlink()
+    for folder in folders:
+        with suppress(OSError):  # not empty
+            folder.rmdir()

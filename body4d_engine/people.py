@@ -2,12 +2,14 @@
 """People of a clip and the prompts that point at them."""
 
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import Body4DError
 
+SMALLEST_M, TALLEST_M = 0.3, 2.8
 # Colours (sRGB) that stay apart on footage and for most colour-blind viewers: Okabe and Ito's set without black, then lighter mixes of it.
 PALETTE = (
     (0.337, 0.706, 0.914), (0.902, 0.624, 0.000), (0.000, 0.620, 0.451), (0.800, 0.475, 0.655),
@@ -62,25 +64,52 @@ class Person:
         """Raises Body4DError where a field is missing or is not what it should be."""
         try:
             prompts = data.get("prompts", {})
-            clicks = [Prompt(int(f), float(x), float(y), bool(*rest or [True])) for f, x, y, *rest in prompts.get("clicks", [])]
-            boxes = [BoxPrompt(int(f), *map(float, box)) for f, *box in prompts.get("boxes", [])]
-            person = cls(int(data["id"]), str(data.get("name", "")), tuple(map(float, data.get("color", ()))), clicks + boxes,
+            clicks = [Prompt(_whole(f), _finite(x), _finite(y), _either(*rest or [True])) for f, x, y, *rest in prompts.get("clicks", [])]
+            boxes = [BoxPrompt(_whole(f), *map(_finite, box)) for f, *box in prompts.get("boxes", [])]
+            person = cls(_whole(data["id"]), str(data.get("name", "")), tuple(map(float, data.get("color", ()))), clicks + boxes,
                          None if data.get("height_m") is None else float(data["height_m"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise Body4DError(f"A person in the people file cannot be read ({error!r}): {json.dumps(data)[:120]}",
+            raise Body4DError(f"A person cannot be read ({error}): {json.dumps(data)[:120]}",
                               'Write {"id": 1, "name": "Ana", "prompts": {"clicks": [[frame, x, y, true]]}}.', "bad_people") from error
-        if person.id < 1 or (person.color and len(person.color) != 3):
-            raise Body4DError(f"Person {person.id}: ids count from 1, and a colour has three parts.", "Correct the people file.", "bad_people")
+        if person.id < 1 or len(person.color) != 3 or not all(0 <= part <= 1 for part in person.color):
+            raise Body4DError(f"Person {person.id}: ids count from 1, and a colour has three parts from 0 to 1.", "Correct that.", "bad_people")
+        if person.height_m is not None and not SMALLEST_M <= person.height_m <= TALLEST_M:
+            raise Body4DError(f"Person {person.id}: {person.height_m:g} is not a height in metres.", "Write height_m like 1.75.", "bad_people")
         return person
+
+
+def _whole(value) -> int:
+    if isinstance(value, bool) or int(value) != value:
+        raise ValueError(f"{value!r} is not a whole number")
+    return int(value)
+
+
+def _finite(value) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"{value!r} is not a position")
+    return float(value)
+
+
+def _either(value) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r} is not true or false")
+    return value
 
 
 def load_people(path) -> list[Person]:
     """People from a JSON file: a list, or an object with the list under "people"."""
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        data = json.loads(Path(path).read_text(encoding="utf-8-sig"))  # Windows editors put a mark in front
+        entries = data["people"] if isinstance(data, dict) else data
+        if not isinstance(entries, list):
+            raise ValueError("it holds no list of people")
+        people = [Person.from_json(entry) for entry in entries]
+    except KeyError as error:
+        raise Body4DError(f'The people file {path} cannot be read: there is no "people" in it.', "Give --people auto or a JSON file.", "bad_people") from error
     except (OSError, ValueError) as error:
-        raise Body4DError(f"The people file {path} cannot be read: {error}", "Give --people auto or a JSON file.", "bad_people") from error
-    people = [Person.from_json(entry) for entry in (data["people"] if isinstance(data, dict) and "people" in data else data)]
+        raise Body4DError(f"The people file {path} cannot be read: {error}.", "Give --people auto or a JSON file.", "bad_people") from error
+    except Body4DError as error:
+        raise Body4DError(f"The people file {path}: {error.message}", error.hint, error.code) from error
     if len({p.id for p in people}) < len(people):
         raise Body4DError(f"The people file {path} gives two people the same id.", "Number them 1, 2, 3, ...", "bad_people")
     return people
@@ -97,12 +126,12 @@ def people_from_options(people: str = "auto", clicks=(), boxes=(), heights=()) -
         return found.setdefault(int(number), Person(int(number)))
 
     for text in clicks:
-        match = re.fullmatch(r"(\d+):(\d+),([\d.]+),([\d.]+)(,[-+])?", text)
+        match = re.fullmatch(r"(\d+):(\d+),(\d+\.?\d*|\.\d+),(\d+\.?\d*|\.\d+)(,[-+])?", text)
         if not match or match[1] == "0":
             raise Body4DError(f"--click {text} cannot be read.", "Write ID:FRAME,X,Y, with ,- at the end for what is not the person.", "bad_option")
         of(match[1]).prompts.append(Prompt(int(match[2]), float(match[3]), float(match[4]), match[5] != ",-"))
     for text in boxes:
-        match = re.fullmatch(r"(\d+):(\d+),([\d.]+),([\d.]+),([\d.]+),([\d.]+)", text)
+        match = re.fullmatch(r"(\d+):(\d+),(\d+\.?\d*|\.\d+),(\d+\.?\d*|\.\d+),(\d+\.?\d*|\.\d+),(\d+\.?\d*|\.\d+)", text)
         if not match or match[1] == "0":
             raise Body4DError(f"--box {text} cannot be read.", "Write ID:FRAME,X0,Y0,X1,Y1.", "bad_option")
         of(match[1]).prompts.append(BoxPrompt(int(match[2]), *map(float, match.groups()[2:])))
@@ -116,9 +145,9 @@ def heights_from_options(texts) -> dict[int, float]:
     """`1.8` -> {0: 1.8} (everyone), `2=1.65` -> {2: 1.65}. Metres between 0.3 and 2.8."""
     heights = {}
     for text in texts:
-        match = re.fullmatch(r"(?:(\d+)=)?([\d.]+)m?", text)
-        metres = float(match[2]) if match and match[2].count(".") < 2 else 0.0
-        if not 0.3 <= metres <= 2.8:
+        match = re.fullmatch(r"(?:(\d+)=)?(\d+\.?\d*|\.\d+)m?", text)
+        metres = float(match[2]) if match else 0.0
+        if not SMALLEST_M <= metres <= TALLEST_M:
             raise Body4DError(f"--height {text} is not a height in metres.", "Write 1.8 for everyone or 2=1.65 for person 2.", "bad_option")
         heights[int(match[1] or 0)] = metres
     return heights

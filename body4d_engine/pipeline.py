@@ -33,7 +33,28 @@ def run(clip, path, backend, people: list[Person], settings: dict, fresh: bool =
             if stage.name == "prepare":
                 clip.shots = tuple(take.clip["shots"])
             if stage.name == "track":
-                people = [Person.from_json(entry) for entry in take.people]
+                found = _named(take, people)
+                asked = {person.id for person in people} | settings.get("heights", {}).keys() - {0}
+                for number in sorted(asked - {person.id for person in found}):
+                    yield Notice("track", "person_unknown", f"Something was said about a person {number}, but only {_numbers(found)} was found or "
+                                 "clicked. It is ignored.", person=number)
+                people = found
+        if take.working:  # of a run with other settings, cut short
+            take.discard()
+
+
+def _numbers(people: list[Person]) -> str:
+    return "person " + ", ".join(str(person.id) for person in people)
+
+
+def _named(take: Take, people: list[Person]) -> list[Person]:
+    """The tracked people under the names, colours and heights that are asked for now."""
+    asked = {person.id: person for person in people}
+    named = [asked.get(entry["id"], Person(entry["id"])) for entry in take.people]
+    if [person.to_json() for person in named] != take.people:
+        take.set_people([person.to_json() for person in named])
+        take.save()
+    return named
 
 
 def _run_stage(stage, clip, people: list[Person], take: Take, keys: dict[str, str]) -> Iterator[Event]:
@@ -50,21 +71,20 @@ def _run_stage(stage, clip, people: list[Person], take: Take, keys: dict[str, st
     except MemoryError as error:
         raise Body4DError(f"There is not enough memory for the stage {stage.name}.", "Close other programs, or use --start and --end, and run "
                           "again: it goes on where it stopped.", "out_of_memory") from error
-    entry = take.finish()
-    for name, key in keys.items():  # what was made from the stage's earlier result is out of date
-        if take.stage(name) and take.stage(name)["key"] != key:
-            take.forget(name)
+    # What was made from the stage's earlier result is out of date.
+    entry = take.finish([name for name, known in take.to_json()["stages"].items() if name != stage.name and known["key"] != keys.get(name)])
     yield StageFinished(stage.name, entry["seconds"])
 
 
 def stage_keys(stages: list, clip, people: list[Person], backend: str) -> dict[str, str]:
     """Stage name -> a hash of everything its result depends on."""
     keys: dict[str, str] = {}
-    asked = [{"id": p["id"], "prompts": p["prompts"]} for p in (person.to_json() for person in people)]
+    asked = {"track": [{"id": person.id, "prompts": person.to_json()["prompts"]} for person in people if person.prompts],
+             "recover": [{"id": person.id, "height_m": person.height_m} for person in people if person.height_m]}
     for stage in stages:
         parts = {"stage": stage.name, "version": stage.version, "backend": backend, "settings": stage.settings, "clip": clip.fingerprint,
                  "fps": str(clip.fps), "range": [clip.frames.start, clip.frames.stop, clip.frames.step],
-                 "people": asked if stage.name == "track" else [], "needs": [keys[name] for name in stage.needs]}
+                 "people": asked.get(stage.name, []), "needs": [keys[name] for name in stage.needs]}
         keys[stage.name] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
     return keys
 
@@ -79,11 +99,25 @@ def _take_for(clip, path: Path, backend: str, settings: dict) -> Take:
     if not Take.exists(path):
         return Take.create(path, clip.describe(), backend, settings, versions)
     take = Take.open(path, writable=True)
-    same = ("fingerprint", "width", "height", "fps", "start", "end", "step")
     now = clip.describe()
-    if any(take.clip.get(name) != now[name] for name in same):
+    try:
+        _refuse_another(take, now, backend)
+        take.describe(clip={**take.clip, **now}, settings=settings, versions=versions)
+        take.save()
+    except Body4DError:
         take.close()
-        raise Body4DError(f"{path} holds another clip or range ({take.clip['name']}, frames {take.clip['start']} to {take.clip['end'] - 1} "
-                          f"step {take.clip['step']}).", "Choose another --out, or --fresh to replace it.", "take_of_another_clip")
-    take.describe(clip={**take.clip, **now}, backend=backend, settings=settings, versions=versions)
+        raise
     return take
+
+
+def _refuse_another(take: Take, now: dict, backend: str) -> None:
+    """Raises Body4DError where the take is of another clip, range or backend."""
+    ours, hint = take.clip, "Choose another --out, or --fresh to replace it."
+    if any(ours.get(name) != now[name] for name in ("fingerprint", "width", "height", "start", "end", "step")):
+        raise Body4DError(f"{take.path} holds another clip or range ({ours['name']}, frames {ours['start']} to {ours['end'] - 1} "
+                          f"step {ours['step']}).", hint, "take_of_another_clip")
+    if ours["fps"] != now["fps"]:
+        raise Body4DError(f"{take.path} holds this clip at another frame rate ({'/'.join(map(str, ours['fps']))} per second, now "
+                          f"{'/'.join(map(str, now['fps']))}).", hint, "take_of_another_clip")
+    if take.backend != backend:
+        raise Body4DError(f"{take.path} holds a take of the {take.backend} backend.", hint, "take_in_use")

@@ -4,12 +4,13 @@
 Layout of NAME.take/:
     take.json           the only truth: clip, people, settings, and per stage its key, its arrays with their committed record counts and its
                         files with their checksums. Replaced atomically; the version before it stays as take.json.bak
-    people/<id>/...     growing arrays of fixed-size little-endian records, `<name>.<key>.<type>`, `mesh.<key>.pc2` for vertices
-    *.npz, proxy.mp4    whole files, written once
+    people/<id>/...     growing arrays of fixed-size little-endian records, `<name>.<mark>.<type>`, `mesh.<mark>.pc2` for vertices
+    *.npz, proxy.mp4    whole files, written once; marked too where an older result has the plain name
 
 Data is appended and synced first and committed afterwards, so whatever take.json counts is on disk. A reader trusts min(committed, file
-size); a writer that goes on continues at the last commit. Each stage names its files by its key, so nothing that a reader may have mapped is
-ever overwritten. This module needs numpy and the standard library only: Blender imports it too.
+size); a writer that goes on continues at the last commit. Each run of a stage marks its files, so nothing that a reader may have mapped is ever
+overwritten; those that take.json does not name were replaced or left by a kill, and are swept away. This module needs numpy and the standard
+library only: Blender imports it too.
 """
 
 import json
@@ -20,12 +21,13 @@ import time
 import uuid
 import zipfile
 import zlib
+from collections.abc import Iterable
 from enum import IntEnum
 from pathlib import Path
 
 import numpy as np
 
-from .disk import FileLock, fingerprint, replace, sync_folder, writing
+from .disk import FileLock, acquire, fingerprint, sweep, sync_folder, write_json, write_npz, writing
 from .errors import TakeError
 from .masks import decode_mask, encode_mask
 
@@ -34,6 +36,9 @@ PC2_HEADER = struct.Struct("<12siiffi")
 PC2_COUNT_OFFSET = 28
 RESULT_STAGES = ("refine", "import", "recover")  # the best first
 SPILL_BYTES = 32 << 20
+EMPTY = {"take.json.tmp", "lock"}  # what a folder may hold that is no take yet
+KINDS = {"format": str, "schema": int, "id": str, "clip": dict, "backend": str, "settings": dict, "people": list, "stages": dict,
+         "working": dict | None}
 TYPE_NAMES = {"<f4": "f32", "<f8": "f64", "|u1": "u8", "<u2": "u16", "<i4": "i32", "<i8": "i64"}
 
 
@@ -56,6 +61,7 @@ class Take:
         self.path, self._meta, self._lock = path, meta, lock
         self._pending: dict[str, list[bytes]] = {}  # appended, not yet written
         self._spilled: dict[str, int] = {}  # records written, not yet committed
+        self._begun = self._dropped = False  # whether the working stage is our own; whether a commit leaves files to sweep
         self._since = time.monotonic()
 
     # -- open and close -----------------------------------------------------------------------------------------------
@@ -66,7 +72,7 @@ class Take:
         path = Path(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            strangers = [p.name for p in path.iterdir() if p.name not in ("take.json.tmp", "lock")]
+            strangers = [p.name for p in path.iterdir() if p.name not in EMPTY]
         except OSError as error:
             raise TakeError(f"The take folder {path} cannot be made: {error.strerror or error}.",
                             "Choose another --out, where you may write.", "take_not_writable") from error
@@ -75,8 +81,12 @@ class Take:
                             "Choose another folder for the take.", "take_folder_in_use")
         meta = {"format": "body4d-take", "schema": SCHEMA, "id": uuid.uuid4().hex, "clip": dict(clip), "backend": backend,
                 "settings": settings or {}, "versions": versions or {}, "seed": seed, "people": [], "stages": {}, "working": None}
-        take = cls(path, meta, cls._acquire(path))
-        take._replace_json()
+        take = cls(path, meta, acquire(path))
+        try:
+            take.save()
+        except TakeError:
+            take.close()
+            raise
         return take
 
     @classmethod
@@ -85,35 +95,36 @@ class Take:
         path = Path(path)
         if not path.is_dir():
             raise TakeError(f"There is no take at {path}.", "A take is a folder whose name ends in .take.", "take_missing")
-        lock = cls._acquire(path) if writable else None
+        if not writable:
+            return cls(path, cls._read_json(path))
+        lock = acquire(path)
         try:
-            return cls(path, cls._read_json(path), lock)
+            take = cls(path, cls._read_json(path, repair=True), lock)
         except TakeError:
-            if lock:
-                lock.release()
+            lock.release()
             raise
+        sweep(path, take._meta)
+        return take
 
     @staticmethod
-    def _acquire(path: Path) -> FileLock:
-        lock = FileLock(path / "lock")
-        if not lock.acquire():
-            raise TakeError(f"Another Body4D process is writing {path}.", "Wait until it has finished, or stop it.", "take_locked")
-        return lock
-
-    @staticmethod
-    def _read_json(path: Path) -> dict:
+    def _read_json(path: Path, repair: bool = False) -> dict:
         reasons = []
         for name in ("take.json", "take.json.bak"):
             try:
                 meta = json.loads((path / name).read_bytes())
                 if meta["format"] != "body4d-take":
                     raise ValueError("not a Body4D take")
+                if meta["schema"] > SCHEMA:
+                    raise TakeError(f"{path} was made by a newer Body4D (take schema {meta['schema']}, this one reads {SCHEMA}).",
+                                    "Update Body4D.", "take_too_new")
+                wrong = [key for key, kind in KINDS.items() if not isinstance(meta[key], kind)]
+                if wrong:
+                    raise ValueError(f"{', '.join(wrong)} is of the wrong kind")
             except (OSError, ValueError, KeyError, TypeError) as error:
                 reasons.append(f"{name}: {error}")
                 continue
-            if meta["schema"] > SCHEMA:
-                raise TakeError(f"{path} was made by a newer Body4D (take schema {meta['schema']}, this one reads {SCHEMA}).",
-                                "Update Body4D.", "take_too_new")
+            if reasons and repair:  # or the next commit would keep the damaged one as the one before
+                (path / "take.json").unlink(missing_ok=True)
             return meta
         raise TakeError(f"{path} is not a readable take ({'; '.join(reasons)}).",
                         "Delete the folder, or choose another, and run again.", "take_unreadable")
@@ -167,7 +178,8 @@ class Take:
 
     @property
     def people(self) -> list[dict]:
-        return self._meta["people"]
+        """While a stage looks for people anew, those whom the results are of."""
+        return self._meta["people"] or (self.working or {}).get("people", [])
 
     @property
     def settings(self) -> dict:
@@ -182,15 +194,16 @@ class Take:
         return self._meta["seed"]
 
     def describe(self, **changes) -> None:
-        """Change top-level facts (settings, versions, backend, people, clip); they are written with the next commit."""
+        """Change top-level facts (settings, versions, backend, people, clip); they are written with the next commit or `save`."""
         unknown = set(changes) - {"settings", "versions", "backend", "people", "clip"}
         if unknown:
             raise KeyError(f"a take has no {sorted(unknown)}")
         self._meta.update(changes)
 
     def set_people(self, people: list[dict]) -> None:
-        """Name the people of the take: dicts with id, name, color, prompts, height_m. Written with the next commit."""
-        self.describe(people=people)
+        """Name the people of the take: dicts with id, name, color, prompts, height_m. Written with the next commit; those that a stage names
+        replace earlier ones when it is finished, together with its arrays."""
+        (self.working if self._begun else self._meta)["people"] = people
 
     def stage(self, name: str) -> dict | None:
         """The completed stage of that name (key, seconds, notices, arrays, files), or None."""
@@ -203,12 +216,12 @@ class Take:
 
     def notices(self) -> list[dict]:
         """All notices of all stages, in stage order."""
-        return [notice for entry in self.entries() for notice in entry["notices"]]
+        shown = [entry for entry in self.entries() if entry is not self.working or entry["stage"] not in self._meta["stages"]]
+        return [notice for entry in shown for notice in entry["notices"]]
 
     def entries(self) -> list[dict]:
         """The entries of all stages, the one being written last."""
-        working = self.working
-        return [*self._meta["stages"].values(), *([working] if working else [])]
+        return [*self._meta["stages"].values(), *filter(None, [self.working])]
 
     # -- writing ------------------------------------------------------------------------------------------------------
 
@@ -225,14 +238,13 @@ class Take:
         self._pending.clear()
         self._spilled.clear()
         self._since = time.monotonic()
-        working = self.working
+        self._begun, working = True, self.working
         if working and working["stage"] == stage and working["key"] == key and working["cursor"] is not None and self._intact(working):
             return working["cursor"]
-        if working:
-            self._delete(working)
         self._meta["working"] = {"stage": stage, "key": key, "run": uuid.uuid4().hex[:4], "cursor": None, "seconds": 0.0,
                                  "notices": [], "arrays": {}, "files": {}}
-        self._replace_json()
+        self.save()
+        sweep(self.path, self._meta)
         return None
 
     def create_array(self, group: str, name: str, dtype, shape: tuple[int, ...], pc2: bool = False) -> None:
@@ -241,13 +253,16 @@ class Take:
         if f"{group}/{name}" in arrays:
             return
         dtype = np.dtype(dtype).newbyteorder("<")
-        mark = f"{self.working['key'][:8]}{self.working['run']}"
-        file = f"{group}/mesh.{mark}.pc2" if pc2 else f"{group}/{name}.{mark}.{TYPE_NAMES[dtype.str]}"
+        file = f"{group}/mesh.{self._mark}.pc2" if pc2 else f"{group}/{name}.{self._mark}.{TYPE_NAMES[dtype.str]}"
         arrays[f"{group}/{name}"] = {"file": file, "dtype": dtype.str, "shape": list(shape), "count": 0, "pc2": pc2}
+
+    @property
+    def _mark(self) -> str:
+        return f"{self.working['key'][:8]}{self.working['run']}"
 
     def append(self, group: str, name: str, records: np.ndarray) -> None:
         """Add records (n, *shape). Readers see them after the next commit."""
-        array = self._meta["working"]["arrays"][f"{group}/{name}"]
+        array = self.working["arrays"][f"{group}/{name}"]
         records = np.ascontiguousarray(records, dtype=array["dtype"])
         if list(records.shape[1:]) != array["shape"]:
             raise ValueError(f"{group}/{name} takes records of shape {array['shape']}, not {list(records.shape[1:])}")
@@ -258,7 +273,8 @@ class Take:
 
     def count(self, group: str, name: str, stage: str | None = None) -> int:
         """Records that the array holds; of the stage being written those not yet committed are counted too."""
-        entry = self._working_array(group, name) if stage in (None, self._working_name()) else None
+        own = self._begun and stage in (None, self.working["stage"])
+        entry = self.working["arrays"].get(f"{group}/{name}") if own else None
         if entry is None:
             entry = self._find(group, name, stage)
             return entry["count"] if entry else 0
@@ -274,20 +290,14 @@ class Take:
         self.append(group, "mask_bytes", np.frombuffer(data, np.uint8))
 
     def write_npz(self, name: str, **arrays: np.ndarray) -> None:
-        """Write a whole .npz file atomically; it counts from the next commit on. Overwrites the stage's earlier version."""
-        target = self.path / name
-        with writing(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(target.name + ".tmp")
-            with open(temporary, "wb") as file:
-                np.savez_compressed(file, **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        self.add_file(name)
+        """Write a whole .npz file atomically; it counts from the next commit on. Overwrites what this run of the stage wrote before."""
+        taken = {known.get("file", other) for entry in self._meta["stages"].values() for other, known in entry["files"].items()}
+        file = f"{name.removesuffix('.npz')}.{self._mark}.npz" if name in taken else name
+        write_npz(self.path / file, arrays)
+        self.working["files"][name] = {**fingerprint(self.path / file), **({"file": file} if file != name else {})}
 
     def add_file(self, name: str) -> None:
-        """Register a whole file, already written inside the take, as a part of the stage being written."""
+        """Register a whole file, already written inside the take under that name, as a part of the stage being written."""
         self._meta["working"]["files"][name] = fingerprint(self.path / name)
 
     def notice(self, notice) -> None:
@@ -296,46 +306,54 @@ class Take:
 
     def drop_group(self, group: str) -> None:
         """Forget all arrays of the group in the stage being written; their files go with the next commit."""
-        working = self._meta["working"]
-        for name in [n for n in working["arrays"] if n.startswith(group + "/")]:
-            working.setdefault("dropped", []).append(working["arrays"].pop(name)["file"])
+        arrays = self._meta["working"]["arrays"]
+        for name in [n for n in arrays if n.startswith(group + "/")]:
+            del arrays[name]
             self._pending.pop(name, None)
             self._spilled.pop(name, None)
+            self._dropped = True
 
     def commit(self, cursor: dict | None = None) -> None:
         """Make everything appended so far permanent, together with the cursor from which the stage can go on."""
-        working = self._meta["working"]
-        for name, array in working["arrays"].items():
+        self._flush()
+        self.working["cursor"] = {} if cursor is None else cursor
+        self.save()
+        if self._dropped:
+            sweep(self.path, self._meta)
+        self._dropped = False
+
+    def finish(self, outdated: Iterable[str] = ()) -> dict:
+        """Make everything appended permanent and declare the stage complete, in one instant with which data of an older run of it and of the
+        stages `outdated` is gone. Returns its entry."""
+        self._flush()
+        entry = self.working
+        del entry["cursor"]
+        self._meta["people"] = entry.pop("people", self._meta["people"])
+        for name in outdated:
+            self._meta["stages"].pop(name, None)
+        self._meta["stages"][entry["stage"]] = entry
+        self.discard()
+        return entry
+
+    def discard(self) -> None:
+        """Forget a stage that was cut short."""
+        self._meta["working"], self._begun, self._dropped = None, False, False
+        self.save()
+        sweep(self.path, self._meta)
+
+    def save(self) -> None:
+        """Write take.json."""
+        write_json(self.path / "take.json", self._meta)
+
+    def _flush(self) -> None:
+        """Bring all that was appended to the disk, and count it."""
+        for name, array in self.working["arrays"].items():
             if self._pending.get(name) or self._spilled.get(name):
                 self._write(name, array, sync=True)
                 array["count"] += self._spilled.pop(name)
-        dropped = working.pop("dropped", [])
-        working["cursor"] = {} if cursor is None else cursor
         now = time.monotonic()
-        working["seconds"] += now - self._since
+        self.working["seconds"] += now - self._since
         self._since = now
-        self._replace_json()
-        self._remove(dropped)
-
-    def finish(self) -> dict:
-        """Commit and declare the stage complete; data of an older run of it is deleted. Returns its entry."""
-        self.commit(self.working["cursor"])
-        entry = self._meta["working"]
-        old = self.stage(entry["stage"])
-        entry.pop("cursor")
-        self._meta["stages"][entry["stage"]] = entry
-        self._meta["working"] = None
-        self._replace_json()
-        if old:
-            self._delete(old, keep=entry)
-        return entry
-
-    def forget(self, stage: str) -> None:
-        """Delete a completed stage's data (its inputs have changed)."""
-        entry = self._meta["stages"].pop(stage, None)
-        if entry:
-            self._replace_json()
-            self._delete(entry)
 
     def _write(self, name: str, array: dict, sync: bool = False) -> None:
         path, size = self.path / array["file"], record_bytes(array)
@@ -343,31 +361,22 @@ class Take:
         start = array["count"] + self._spilled.get(name, 0)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(path, "r+b" if path.exists() else "w+b") as file:
+            new = not path.exists()
+            with open(path, "w+b" if new else "r+b") as file:
                 if array["pc2"] and start == 0:
                     file.write(PC2_HEADER.pack(b"POINTCACHE2\0", 1, array["shape"][0], 0.0, 1.0, 0))
                 file.seek(header_bytes(array) + start * size)
                 file.write(data)
-                if sync:
-                    file.flush()
-                    os.fsync(file.fileno())
-                    if array["pc2"]:  # after the data, so that the count which Blender reads is never ahead of it
-                        file.seek(PC2_COUNT_OFFSET)
-                        file.write(struct.pack("<i", start + len(data) // size))
-        self._spilled[name] = start - array["count"] + len(data) // size
-
-    def _replace_json(self) -> None:
-        target = self.path / "take.json"
-        with writing(target):
-            temporary = self.path / "take.json.tmp"
-            with open(temporary, "w", encoding="utf-8") as file:
-                json.dump(self._meta, file, ensure_ascii=False, separators=(",", ":"))
                 file.flush()
-                os.fsync(file.fileno())
-            if target.exists():
-                replace(target, self.path / "take.json.bak")
-            replace(temporary, target)
-            sync_folder(self.path)
+                if array["pc2"] and sync:  # after the data, so that the count which Blender reads is never ahead of it
+                    file.seek(PC2_COUNT_OFFSET)
+                    file.write(struct.pack("<i", start + len(data) // size))
+                    file.flush()
+                if sync:
+                    os.fsync(file.fileno())
+            if new:
+                sync_folder(path.parent)
+        self._spilled[name] = start - array["count"] + len(data) // size
 
     def _intact(self, entry: dict) -> bool:
         for array in entry["arrays"].values():
@@ -375,41 +384,27 @@ class Take:
             needed = header_bytes(array) + array["count"] * record_bytes(array)
             if array["count"] and (not file.is_file() or file.stat().st_size < needed):
                 return False
-        return all((self.path / name).is_file() and fingerprint(self.path / name) == known for name, known in entry["files"].items())
-
-    def _delete(self, entry: dict, keep: dict | None = None) -> None:
-        kept = set() if keep is None else {a["file"] for a in keep["arrays"].values()} | set(keep["files"])
-        self._remove([f for f in [*(a["file"] for a in entry["arrays"].values()), *entry["files"]] if f not in kept])
-
-    def _remove(self, files: list[str]) -> None:
-        for name in files:
-            try:
-                (self.path / name).unlink(missing_ok=True)
-                if name.startswith("tracklets/"):
-                    (self.path / name).parent.rmdir()
-            except OSError:
-                continue  # Windows refuses while a reader has it mapped, and a folder may hold more: nothing depends on either
+        for name, known in entry["files"].items():
+            file = self.path / known.get("file", name)  # where it could not have its plain name
+            if not file.is_file() or not fingerprint(file).items() <= known.items():
+                return False
+        return True
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
-    def _working_name(self) -> str | None:
-        return self.working["stage"] if self.working else None
-
-    def _working_array(self, group: str, name: str) -> dict | None:
-        return self.working["arrays"].get(f"{group}/{name}") if self.working else None
+    def _entries(self, stage: str | None) -> list[dict]:
+        """Where to look for something: in the stage of that name, our own before a completed one; without a name in the best completed result,
+        then in what is being written for the first time, then in the other stages."""
+        stages, working = self._meta["stages"], self.working
+        if stage is not None:
+            own = working is not None and working["stage"] == stage and (self._begun or stage not in stages)
+            return [working] if own else [stages[stage]] if stage in stages else []
+        first = working is not None and working["stage"] not in stages
+        others = [entry for s, entry in stages.items() if s not in RESULT_STAGES]
+        return [*(stages[s] for s in RESULT_STAGES if s in stages), *([working] if first else []), *reversed(others)]
 
     def _find(self, group: str, name: str, stage: str | None) -> dict | None:
-        """The array's entry. Without a stage: the best completed result, else what is being written, else any other stage."""
-        stages = self._meta["stages"]
-        if stage is not None:
-            entry = stages.get(stage) or (self.working if self._working_name() == stage else None)
-            return entry["arrays"].get(f"{group}/{name}") if entry else None
-        results = [stages[s] for s in RESULT_STAGES if s in stages]
-        others = [entry for s, entry in stages.items() if s not in RESULT_STAGES]
-        for entry in [*results, *([self.working] if self.working else []), *reversed(others)]:
-            if f"{group}/{name}" in entry["arrays"]:
-                return entry["arrays"][f"{group}/{name}"]
-        return None
+        return next((entry["arrays"][f"{group}/{name}"] for entry in self._entries(stage) if f"{group}/{name}" in entry["arrays"]), None)
 
     def has(self, group: str, name: str, stage: str | None = None) -> bool:
         return self._find(group, name, stage) is not None
@@ -425,6 +420,8 @@ class Take:
         if array is None:
             raise TakeError(f"The take {self.path.name} has no {name} for {group}.", "Run it again to complete it.", "take_incomplete")
         file, size = self.path / array["file"], record_bytes(array)
+        if array["count"] and not file.is_file():
+            raise TakeError(f"{file} is missing.", "Run it again: only what is missing is made anew.", "take_damaged")
         there = (file.stat().st_size - header_bytes(array)) // size if file.is_file() else 0
         count = max(0, min(array["count"], there))
         shape = (count, *array["shape"])
@@ -434,8 +431,10 @@ class Take:
 
     def read_npz(self, name: str) -> dict[str, np.ndarray]:
         """The arrays of a whole file. Raises TakeError where it is missing or damaged."""
+        entries = [*([self.working] if self._begun else []), *self.entries()]
+        known = next((entry["files"][name] for entry in entries if name in entry["files"]), {})
         try:
-            with np.load(self.path / name, allow_pickle=False) as file:
+            with np.load(self.path / known.get("file", name), allow_pickle=False) as file:
                 return {key: file[key] for key in file.files}
         except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise TakeError(f"{name} of the take {self.path.name} is missing or damaged ({error}).",
@@ -450,8 +449,7 @@ class Take:
         for stage in RESULT_STAGES:
             if self.stage(stage) and self.has(f"people/{person}", "vertices", stage):
                 return stage
-        working = self._working_name()
-        return working if working and self._working_array(f"people/{person}", "vertices") else None
+        return self.working["stage"] if self.working and f"people/{person}/vertices" in self.working["arrays"] else None
 
     def body(self, person: int) -> dict[str, np.ndarray]:
         """The person's body model: faces (F, 3) and whatever else its stage knew (see `docs/take.md`)."""
@@ -466,12 +464,27 @@ class Take:
 
 
 def delete_take(path) -> None:
-    """Delete a take folder, if it is there; refuses a folder that holds no take."""
-    if not Path(path).exists():
+    """Delete a take folder, if it is there. take.json goes last, so that what is left by a kill is still a take. Raises TakeError for a folder
+    that holds no take, and where somebody writes it."""
+    path = Path(path)
+    if not path.exists():
         return
-    if not Take.exists(path):
+    if not path.is_dir() or (not Take.exists(path) and any(p.name not in EMPTY for p in path.iterdir())):
         raise TakeError(f"{path} is not a take, so it was not deleted.", "Delete it yourself if you want it gone.", "take_unreadable")
-    shutil.rmtree(path)
+    lock = acquire(path)
+    try:
+        last = [path / "take.json.bak", path / "take.json"]
+        for child in [p for p in path.iterdir() if p not in (*last, lock.path)]:
+            shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
+        for file in last:
+            file.unlink(missing_ok=True)
+        lock.release()
+        shutil.rmtree(path)
+    except OSError as error:
+        raise TakeError(f"The take {path} could not be deleted: {error.strerror or error} ({error.filename}).",
+                        "Close what has it open, such as Blender, and try again.", "take_in_use") from error
+    finally:
+        lock.release()
 
 
 def record_bytes(array: dict) -> int:

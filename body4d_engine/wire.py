@@ -10,12 +10,13 @@ The receiving side writes the ranges first and take.json last, so its copy is a 
 
 import json
 import math
+import os
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Iterator
 
 import numpy as np
 
-from .disk import replace, sync_folder, writing
+from .disk import sweep, write_json, writing
 from .errors import Body4DError
 from .take import PC2_HEADER, Take, header_bytes, record_bytes
 
@@ -85,7 +86,7 @@ def receive(reader: BinaryIO) -> tuple[dict, dict[str, np.ndarray]] | None:
         arrays = {}
         for entry, size in zip(described, sizes, strict=True):
             arrays[entry["name"]] = np.frombuffer(_read_exactly(reader, size), entry["dtype"]).reshape(entry["shape"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise WireError(f"A message could not be understood: {error}.", "Restart the engine.", "bad_message") from error
     return message, arrays
 
@@ -110,26 +111,33 @@ def _read_exactly(reader: BinaryIO, size: int) -> bytearray:
     return data
 
 
-def changes(take: Take, sent: dict[str, int | dict]) -> Iterator[tuple[dict, dict[str, np.ndarray]]]:
+def changes(take: Take, sent: dict[str, int | dict | bytes]) -> Iterator[tuple[dict, dict[str, np.ndarray]]]:
     """Messages that bring a copy of the take up to its last commit. `sent` remembers what went out already; start with {}.
 
     Messages: {"method": "take/bytes", "params": {"file", "offset", "size"}} with the array `bytes` (size: of a whole file, None for a growing
-    one), then {"method": "take/commit", "params": {"json"}}.
+    one), then, where anything changed, {"method": "take/commit", "params": {}} with the array `json`: take.json grows with people and notices
+    beyond what a line may hold.
     """
+    text = json.dumps(take.to_json(), ensure_ascii=False).encode()
+    if sent.get("take.json") == text:
+        return
     for entry in take.entries():
         for array in entry["arrays"].values():
-            name, size = array["file"], header_bytes(array) + array["count"] * record_bytes(array)
-            start = sent.get(name, 0)
+            name, start = array["file"], sent.get(array["file"], 0)
+            there = (take.path / name).stat().st_size if (take.path / name).is_file() else 0  # a damaged stage, about to be made again
+            size = min(header_bytes(array) + array["count"] * record_bytes(array), there)
             if array["count"] and size > start:
                 yield from _ranges(take.path, name, start, size)
                 if array["pc2"] and start:  # the sample count in the header has grown
                     yield from _ranges(take.path, name, 0, PC2_HEADER.size)
                 sent[name] = size
         for name, known in entry["files"].items():
-            if sent.get(name) != known:
-                yield from _ranges(take.path, name, 0, known["bytes"], size=known["bytes"])
-                sent[name] = known
-    yield {"method": "take/commit", "params": {"json": take.to_json()}}, {}
+            file = known.get("file", name)
+            if sent.get(file) != known and (take.path / file).is_file():
+                yield from _ranges(take.path, file, 0, known["bytes"], size=known["bytes"])
+                sent[file] = known
+    sent["take.json"] = text
+    yield {"method": "take/commit", "params": {}}, {"json": np.frombuffer(text, np.uint8)}
 
 
 def _ranges(folder: Path, name: str, start: int, stop: int, size: int | None = None):
@@ -145,12 +153,11 @@ def apply_change(folder: Path, message: dict, arrays: dict[str, np.ndarray]) -> 
     folder = Path(folder)
     params = message["params"]
     if message["method"] == "take/commit":
-        temporary = folder / "take.json.tmp"
-        with writing(temporary):
+        with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(params["json"], ensure_ascii=False), encoding="utf-8")
-            replace(temporary, folder / "take.json")
-            sync_folder(folder)
+        meta = json.loads(arrays["json"].tobytes())
+        write_json(folder / "take.json", meta)
+        sweep(folder, meta)
         return
     name = PurePosixPath(params["file"])
     if name.is_absolute() or ".." in name.parts or "\\" in params["file"] or ":" in params["file"]:
@@ -163,3 +170,5 @@ def apply_change(folder: Path, message: dict, arrays: dict[str, np.ndarray]) -> 
             file.write(arrays["bytes"].tobytes())
             if params["size"] is not None:
                 file.truncate(params["size"])
+            file.flush()
+            os.fsync(file.fileno())

@@ -37,14 +37,13 @@ class Camera:
         samples = take.samples
         take.write_npz("camera.npz", focal_px=np.full(samples, focal_px, np.float32), method=np.array(method), note=np.array(note),
                        principal_px=np.tile(np.array([width / 2, height / 2], np.float32), (samples, 1)))
-        take.commit()
         yield Progress(self.name, samples, samples)
 
     def focal(self, clip) -> tuple[float, str, str]:
         """focal_px, method (user, metadata, assumed) and a note on where it comes from."""
-        if self.settings["focal_px"]:
+        if self.settings["focal_px"] is not None:
             return float(self.settings["focal_px"]), "user", "given in pixels"
-        if self.settings["focal_mm"]:
+        if self.settings["focal_mm"] is not None:
             return self.settings["focal_mm"] * max(clip.width, clip.height) / FILM_WIDTH_MM, "user", f"given as {self.settings['focal_mm']:g} mm"
         if clip.focal_px:
             return float(clip.focal_px[0]), "metadata", clip.focal_px[1]

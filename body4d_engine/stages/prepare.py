@@ -30,4 +30,3 @@ class Prepare:
         for notice in clip.notices:
             yield notice
         take.describe(clip={**take.clip, **changes})
-        take.commit()

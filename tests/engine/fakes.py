@@ -16,6 +16,12 @@ class FakeClip:
     def __init__(self, frames=40, step=1):
         self.frame_count, self.frames = frames, range(0, frames, step)
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
     def describe(self):
         return {"name": self.name, "path": None, "bytes": 1, "fingerprint": self.fingerprint, "width": 64, "height": 48, "fps": [30, 1],
                 "frame_count": self.frame_count, "start": 0, "end": self.frame_count, "step": self.frames.step}

@@ -136,3 +136,76 @@ def test_the_child_greets_keeps_stdout_clean_and_ends_with_its_stdin(tmp_path):
     assert answer["protocol"] == 1 and "lite" in answer["backends"]
     child.stdin.close()
     assert child.wait(5) == 0 and child.stdout.read() == b""
+
+
+def test_a_cancel_right_behind_its_run_is_not_lost(client, tmp_path):
+    """The run has not begun yet when the cancel comes; it does not cancel the next one."""
+    give_clip(client)
+    busy = threading.Event()
+    client.server.hello = lambda *_: busy.wait(5) and {}
+    for number, method in enumerate(("hello", "run", "cancel", "run"), 100):
+        wire.send(client.writer, {"id": number, "method": method, "params": RUN})
+    time.sleep(0.2)
+    busy.set()
+    answers = {}
+    while not answers.keys() >= {100, 101, 102, 103}:
+        message, _ = wire.receive(client.reader)
+        answers[message.get("id")] = message
+    assert answers[101]["error"]["data"]["code"] == "cancelled"
+    assert answers[103]["result"]["summary"] == {"frames": 40}
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_client_that_has_stopped_to_read_still_ends_the_server(client, reads):
+    """It may have closed its end, or just wait for the process to end."""
+    give_clip(client)
+    if not reads:
+        client.reader.close()
+    for _ in range(3):
+        wire.send(client.writer, {"id": 1, "method": "cancel"})
+    if reads:
+        client.server._writing.acquire()  # as if the main thread hung in a full pipe
+        wire.send(client.writer, {"id": 1, "method": "cancel"})
+        time.sleep(0.1)
+        client.writer.close()
+        time.sleep(0.1)
+        assert client.server._cancelled == float("inf")
+        client.server._writing.release()
+    client.thread.join(5)
+    assert not client.thread.is_alive()
+
+
+def test_a_clip_keeps_its_name_and_a_second_name_needs_no_second_copy(client, tmp_path):
+    give_clip(client)
+    opened = []
+    client_open = lambda path, *_: opened.append(path) or FakeClip()  # noqa: E731
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("body4d_engine.clip.open_clip", client_open)
+        client.ask("run", RUN, copy=tmp_path / "a.take")
+        assert client.ask("offer", {"name": "../a:b.mov", "bytes": len(VIDEO), "sha256": SHA})["result"] == {"have": True}
+        client.ask("run", RUN, copy=tmp_path / "a.take")
+    assert [path.name for path in opened] == ["Straße.MP4", "_a_b.mov"] and opened[1].read_bytes() == VIDEO
+    assert len([p for p in (tmp_path / "remote").rglob("*") if p.is_file() and p.parent.name == SHA]) == 1
+
+
+def test_a_full_disk_is_named_while_a_clip_comes(client, monkeypatch):
+    client.ask("offer", {"name": "a.mp4", "bytes": len(VIDEO), "sha256": SHA})
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    answer = client.ask("send", {"sha256": SHA, "offset": 0}, {"bytes": np.frombuffer(VIDEO, np.uint8)})
+    assert answer["error"]["data"]["code"] == "disk_full" and SHA in answer["error"]["message"]
+
+
+def test_the_child_ends_in_silence_when_its_client_is_gone(tmp_path):
+    child = subprocess.Popen([sys.executable, "-m", "body4d_engine", "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             env={**os.environ, "BODY4D_CACHE": str(tmp_path)})
+    wire.await_greeting(child.stdout)
+    child.stdout.close()
+    wire.send(child.stdin, {"id": 1, "method": "hello", "params": {"protocol": wire.PROTOCOL}})
+    assert child.wait(10) == 0  # though stdin is still open: nobody can get an answer
+    assert b"Traceback" not in child.stderr.read()
+    child.stderr.close()
+    child.stdin.close()

@@ -9,7 +9,7 @@ import pytest
 
 from body4d_engine.errors import TakeError
 from body4d_engine.masks import decode_mask, encode_mask
-from body4d_engine.take import State, Take
+from body4d_engine.take import State, Take, delete_take
 
 CLIP = {"name": "clip.mp4", "path": None, "fingerprint": "abc", "width": 64, "height": 48, "fps": [30000, 1001], "frame_count": 20,
         "start": 0, "end": 20, "step": 1}
@@ -194,3 +194,111 @@ def test_a_full_disk_is_named_and_loses_nothing(take, monkeypatch):
     with Take.open(take.path, writable=True) as again:
         assert again.begin("recover", "k" * 16) == {"next": 5}
         assert again.read("people/1", "vertices", "recover").shape == (5, 3, 3)
+
+
+def test_a_reader_keeps_the_old_result_whole_while_a_new_one_is_written(take):
+    """Faces, people and notices go with the meshes they belong to, also where the new run is killed."""
+    write(take, stage="import")
+    take.write_npz("people/1/body.import.npz", faces=np.zeros((1, 3)))
+    take.set_people([{"id": 1}])
+    take.notice({"code": "old"})
+    take.finish()
+    write(take, stage="import", key="z" * 16, value=9)
+    take.write_npz("people/1/body.import.npz", faces=np.zeros((7, 3)))
+    take.set_people([{"id": 1}, {"id": 2}])
+    take.notice({"code": "new"})
+    take.commit({})
+    assert len(take.read_npz("people/1/body.import.npz")["faces"]) == 7  # the writer sees its own
+    with Take.open(take.path) as reader:
+        assert len(reader.body(1)["faces"]) == 1 and reader.read("people/1", "vertices")[0, 0, 0] == 0
+        assert reader.people == [{"id": 1}] and reader.notices() == [{"code": "old"}]
+        take.finish()
+        reader.refresh()
+        assert len(reader.body(1)["faces"]) == 7 and len(reader.people) == 2 and reader.notices() == [{"code": "new"}]
+    assert len(list(take.path.rglob("*.npz"))) == 1
+
+
+def test_a_stage_written_anew_reads_itself_and_not_its_older_result(take):
+    write(take, stage="track", key="a" * 16)
+    take.finish()
+    write(take, stage="track", key="b" * 16, value=100)
+    take.create_array("tracklets/0", "x", "f4", ())
+    take.append("tracklets/0", "x", [5.0])
+    take.commit({})
+    take.close()
+    with Take.open(take.path, writable=True) as again:
+        again.begin("track", "b" * 16)
+        assert again.read("people/1", "vertices", "track")[0, 0, 0] == 100 and again.read("tracklets/0", "x", "track").tolist() == [5]
+        assert Take.open(take.path).read("people/1", "vertices", "track")[0, 0, 0] == 0
+
+
+@pytest.mark.parametrize("change", [{"schema": "1"}, {"schema": None}, {"clip": []}, {"people": None}, {"stages": 3}, {"working": 3}])
+def test_a_take_json_with_wrong_types_falls_back_to_the_one_before(take, change):
+    take.begin("track", "t" * 16)
+    take.commit()
+    meta = json.loads((take.path / "take.json").read_text())
+    (take.path / "take.json").write_text(json.dumps({**meta, **change}))
+    assert Take.open(take.path).samples == 20
+    take.close()
+    Take.open(take.path, writable=True).close()
+    assert not (take.path / "take.json").exists()  # or the next commit would keep it as the one before
+
+
+def test_files_that_no_take_json_names_are_swept_and_those_of_others_stay(take):
+    write(take)
+    take.finish()
+    kept = take.path / "people/1/notes.txt"
+    kept.touch()
+    left = [take.path / "people/1/mesh.0123456789ab.pc2", take.path / "people/9/body.refine.0123456789ab.npz.tmp", take.path / ".proxy.mp4.part",
+            take.path / "camera.npz"]
+    (take.path / "people/9").mkdir()
+    for file in left:
+        file.touch()
+    take.close()
+    with Take.open(take.path, writable=True) as again:
+        assert not any(file.exists() for file in left) and not (take.path / "people/9").exists()
+        assert kept.exists() and again.is_complete("recover", "k" * 16)
+
+
+def test_a_missing_file_is_named(take):
+    write(take)
+    take.finish()
+    file = take.file_of("people/1", "vertices")
+    file.unlink()
+    with pytest.raises(TakeError, match=f"{file.name} is missing"):
+        take.read("people/1", "vertices")
+
+
+def test_a_take_that_is_being_written_is_not_deleted(take):
+    with pytest.raises(TakeError, match="Another Body4D process is writing .*a.take"):
+        delete_take(take.path)
+    assert Take.exists(take.path)
+    take.close()
+    delete_take(take.path)
+    assert not take.path.exists()
+
+
+def test_a_take_whose_file_is_open_elsewhere_says_so_when_it_is_deleted(take, monkeypatch):
+    take.begin("track", "t" * 16)
+    (take.path / "proxy.mp4").touch()
+    take.close()
+
+    def refuse(path, **_):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("pathlib.Path.unlink", refuse)
+    with pytest.raises(TakeError, match="a.take could not be deleted: Permission denied .*Close what has it open"):
+        delete_take(take.path)
+
+
+@pytest.mark.parametrize("number, outcome", [(11, "Another Body4D process"), (5, "lock could not be written")])
+def test_a_lock_that_cannot_be_had_says_why(take, monkeypatch, number, outcome):
+    take.close()
+    fcntl = pytest.importorskip("fcntl")
+
+    def refuse(*_):
+        raise OSError(number, "no lock")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(TakeError, match=outcome):
+        Take.open(take.path, writable=True)

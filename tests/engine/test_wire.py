@@ -42,7 +42,7 @@ def test_messages_round_trip_over_a_real_pipe():
     b'{"arrays": [{"name": "a", "dtype": "<f4", "shape": [1], "bytes": 400}]}\n' + bytes(400),
     b'{"arrays": [{"name": "a", "dtype": "<f4", "shape": [-1], "bytes": -4}]}\n',
     b'{"arrays": [{"name": "a", "dtype": "<f4", "shape": [4], "bytes": 16}]}\n' + bytes(9),
-    b'{"arrays": [{"name": "a", "dtype": "|u1", "shape": [268435457], "bytes": 268435457}]}\n', b'{"cut', b"x" * (wire.MAX_LINE + 5)])
+    b'{"arrays": [{"name": "a", "dtype": "|u1", "shape": [268435457], "bytes": 268435457}]}\n', b'{"cut', b"x" * (wire.MAX_LINE + 5), b"[" * 99999 + b"\n"])
 def test_malformed_messages_are_refused(data):
     with pytest.raises(wire.WireError, match="could not be understood"):
         wire.receive(io.BytesIO(data))
@@ -86,3 +86,40 @@ def test_a_take_is_copied_as_it_grows(tmp_path):
 def test_files_outside_the_take_are_refused(tmp_path, name):
     with pytest.raises(wire.WireError, match="outside the take"):
         wire.apply_change(tmp_path, {"method": "take/bytes", "params": {"file": name, "offset": 0, "size": None}}, {"bytes": np.zeros(1, np.uint8)})
+
+
+def test_a_take_json_larger_than_a_line_is_copied(tmp_path):
+    with Take.create(tmp_path / "a.take", CLIP, "lite") as take:
+        take.begin("track", "t" * 16)
+        for i in range(9000):
+            take.notice({"stage": "track", "code": "track_too_short", "message": "Somebody seen for 0.1 s was left out (under 0.5 s). " * 3, "frame": i})
+        take.finish()
+        assert (take.path / "take.json").stat().st_size > wire.MAX_LINE
+        sent = {}
+        copy(take, tmp_path / "copy.take", sent)
+        assert Take.open(tmp_path / "copy.take").to_json() == take.to_json()
+        assert not list(wire.changes(take, sent))  # nothing new, no message
+
+
+def copy(take, folder, sent):
+    for message, arrays in wire.changes(take, sent):
+        stream = io.BytesIO()
+        wire.send(stream, message, arrays)
+        stream.seek(0)
+        wire.apply_change(folder, *wire.receive(stream))
+
+
+def test_a_copy_drops_what_the_take_dropped_and_does_not_stumble_over_a_missing_file(tmp_path):
+    sent, there = {}, tmp_path / "copy.take"
+    with Take.create(tmp_path / "a.take", CLIP, "lite") as take:
+        write(take)
+        take.finish()
+        copy(take, there, sent)
+        old = [p for p in there.rglob("*.pc2")]
+        write(take, key="z" * 16, value=4)
+        take.finish()
+        copy(take, there, sent)
+        assert len(old) == 1 and not old[0].exists() and Take.open(there).read("people/1", "vertices")[0, 0, 0] == 4
+        take.file_of("people/1", "vertices").unlink()
+        copy(take, tmp_path / "second.take", {})
+        assert len(Take.open(tmp_path / "second.take").read("people/1", "state")) == 5
