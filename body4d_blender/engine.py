@@ -107,4 +107,4 @@ class Job:
 
 def convert_command(engine: list[str], video, take, people: str = "auto") -> list[str]:
     """The engine's command line that makes (or goes on with) a take of a video."""
-    return [*engine, "run", str(video), "--out", str(take), "--people", people]
+    return [*engine, "run", str(video), "--out", str(take), "--people", people, "--stop-with-stdin"]

@@ -9,6 +9,7 @@ for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # b
 import argparse  # noqa: E402
 import json  # noqa: E402
 import sys  # noqa: E402
+import threading  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from . import __version__  # noqa: E402
@@ -37,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--image-fps", type=float, metavar="R", help="frames per second of a folder of images")
     run.add_argument("--fresh", action="store_true", help="forget what an earlier run left in the take")
     run.add_argument("--summary-json", type=Path, metavar="FILE")
+    run.add_argument("--stop-with-stdin", action="store_true", help="end when standard input closes: a parent that dies takes the run with it")
     run.set_defaults(call=run_take)
 
     importing = commands.add_parser("import", help="make a take from meshes: a SAM-Body4D folder or SAM 3D Body .npz files")
@@ -75,6 +77,8 @@ def run_take(args) -> int:
     from .report import Display, print_summary, summarise
     from .take import Take
 
+    if args.stop_with_stdin:
+        threading.Thread(target=_stop_with_stdin, daemon=True).start()
     backend = get_backend(args.backend)
     people = people_from_options(args.people, args.click, args.box, args.height)
     settings = {"focal_px": args.focal_px, "focal_mm": args.focal_mm, "heights": heights_from_options(args.height)}
@@ -131,14 +135,26 @@ def serve_pipe(args) -> int:
     return serve()
 
 
+def _stop_with_stdin() -> None:
+    while sys.stdin.buffer.read(1 << 16):
+        continue
+    os._exit(130)  # at once: every commit is safe against that, and the parent that would want a message is gone
+
+
 def _write_json(path: Path | None, data: dict) -> None:
     if path:
-        path.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
+        except OSError as error:
+            print(f"body4d: {path} could not be written: {error.strerror or error}.", file=sys.stderr)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 an error that is explained, 2 wrong usage, 130 stopped by the user."""
     args = parser().parse_args(argv)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to fail
     try:
         return args.call(args)
     except Body4DError as error:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from . import events
+from .stages.camera import FILM_WIDTH_MM
 from .take import State, Take
 
 PLAIN_SECONDS = 5.0  # between two progress lines where there is no terminal
@@ -90,7 +91,7 @@ def summarise(take: Take) -> dict:
     angle = float(np.degrees(2 * np.arctan(hypot(clip["width"], clip["height"]) / 2 / focal)))
     seconds = {name: entry["seconds"] / take.samples for name, entry in take.to_json()["stages"].items()}
     return {"take": str(take.path), "frames": take.samples, "width": clip["width"], "height": clip["height"], "fps": clip["fps"], "people": people,
-            "focal": {"px": focal, "mm": focal * 36 / clip["width"], "diagonal_degrees": angle, "method": str(camera["method"]),
+            "focal": {"px": focal, "mm": focal * FILM_WIDTH_MM / max(clip["width"], clip["height"]), "diagonal_degrees": angle, "method": str(camera["method"]),
                       "note": str(camera["note"])},
             "seconds_per_frame": seconds, "notices": take.notices(),
             "proxy": {"file": clip["proxy"], "reasons": clip["proxy_reasons"]} if clip.get("proxy") else None, "files": [str(take.path)]}
@@ -103,7 +104,7 @@ def print_summary(summary: dict) -> None:
     for person in summary["people"]:
         counts = ", ".join(f"{person[state]} {state}" for state in ("visible", "occluded", "filled", "absent") if person[state])
         print(f"  {person['name']} (id {person['id']}): {counts}")
-    print(f"  focal length {focal['px']:.0f} px = {focal['mm']:.1f} mm on a 36 mm wide sensor, {focal['method']} ({focal['note']})")
+    print(f"  focal length {focal['px']:.0f} px = {focal['mm']:.1f} mm (36 mm along the longer side), {focal['method']} ({focal['note']})")
     if summary["proxy"]:
         print(f"  {summary['proxy']['file']} stands in for the clip in Blender: {'; '.join(summary['proxy']['reasons'])}")
     print("  seconds per frame: " + ", ".join(f"{name} {value:.3f}" for name, value in summary["seconds_per_frame"].items()))

@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """One TFLite network of the lite models, run by LiteRT on the CPU."""
 
+import os
+import sys
+import tempfile
+from contextlib import contextmanager
+
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from body4d_lite_models import path
@@ -10,8 +15,9 @@ class Network:
     """A network with one input of a fixed or a free size."""
 
     def __init__(self, name: str, threads: int = 2):
-        self._interpreter = Interpreter(str(path(name)), num_threads=threads)
-        self._interpreter.allocate_tensors()
+        with _without_greeting():
+            self._interpreter = Interpreter(str(path(name)), num_threads=threads)
+            self._interpreter.allocate_tensors()
         self._input = self._interpreter.get_input_details()[0]["index"]
         self._shape = tuple(self._interpreter.get_input_details()[0]["shape"])
         self._outputs = {output["name"]: output["index"] for output in self._interpreter.get_output_details()}
@@ -28,3 +34,21 @@ class Network:
         self._interpreter.set_tensor(self._input, array)
         self._interpreter.invoke()
         return {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}
+
+
+@contextmanager
+def _without_greeting():
+    """LiteRT writes an INFO line to the process's stderr, into the middle of our progress; everything else it says is passed on."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            said.seek(0)
+            for line in said:
+                if not line.startswith(b"INFO:"):
+                    os.write(2, line)

@@ -9,8 +9,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.blender.make_take import make_take  # noqa: E402
 
-command, video, _, take, _, people = sys.argv[1:]
-assert command == "run" and people == "auto", sys.argv
+command, video, _, take, _, people, watch = sys.argv[1:]
+assert (command, people, watch) == ("run", "auto", "--stop-with-stdin"), sys.argv
 print("track 1/20", flush=True)
 if "broken" in video:
     print("The file broken.mp4 is not a video. Give another.", file=sys.stderr)

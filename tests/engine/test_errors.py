@@ -113,3 +113,24 @@ def test_doctor(capsys):
     result = json.loads(capsys.readouterr().out)
     assert result["backends"]["lite"] == {"works": True, "lacks": []} and result["packages"]["numpy"] and result["disk_free_bytes"]["here"] > 0
     assert main(["doctor"]) == 0 and "backend lite: works" in capsys.readouterr().out
+
+
+def test_a_summary_that_cannot_be_written_hides_nothing(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    code, text = body4d("run", tmp_path / "no.mp4", "--out", tmp_path / "a.take", "--summary-json", tmp_path / "file" / "s.json", capsys=capsys)
+    assert code == 1 and "There is no file" in text and "s.json could not be written" in text
+
+
+def test_a_name_that_the_terminal_cannot_show_is_no_reason_to_fail(tmp_path):
+    code = "from body4d_engine.cli import main; import sys; main(sys.argv[1:]); print('Zo\\u00eb')"
+    done = subprocess.run([sys.executable, "-c", code, "doctor", "--json"], capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, check=True)
+    assert done.stdout.strip().endswith(rb"Zo\xeb")
+
+
+def test_a_run_ends_with_the_parent_that_holds_its_stdin(tmp_path, demo_clip):
+    child = subprocess.Popen([sys.executable, "-m", "body4d_engine", "run", demo_clip, "--out", tmp_path / "a.take", "--stop-with-stdin"],
+                             stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert b"shots" in child.stderr.readline()
+    child.stdin.close()
+    assert child.wait(10) == 130
+    child.stderr.close()
