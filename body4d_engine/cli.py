@@ -10,10 +10,11 @@ import argparse  # noqa: E402
 import json  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
+import traceback  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from . import __version__  # noqa: E402
-from .errors import Body4DError  # noqa: E402
+from .errors import Body4DError, is_out_of_memory  # noqa: E402
 
 
 def parser() -> argparse.ArgumentParser:
@@ -150,6 +151,12 @@ def _write_json(path: Path | None, data: dict) -> None:
             print(f"body4d: {path} could not be written: {error.strerror or error}.", file=sys.stderr)
 
 
+def _explain(error: Body4DError, args) -> int:
+    _write_json(getattr(args, "summary_json", None), {"error": error.to_json()})
+    print(f"body4d: {error.message}" + (f"\n        {error.hint}" if error.hint else ""), file=sys.stderr)
+    return 1
+
+
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 an error that is explained, 2 wrong usage, 130 stopped by the user."""
     args = parser().parse_args(argv)
@@ -158,9 +165,13 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return args.call(args)
     except Body4DError as error:
-        _write_json(getattr(args, "summary_json", None), {"error": error.to_json()})
-        print(f"body4d: {error.message}" + (f"\n        {error.hint}" if error.hint else ""), file=sys.stderr)
-        return 1
+        return _explain(error, args)
+    except Exception as error:
+        if is_out_of_memory(error):
+            return _explain(Body4DError("There is not enough memory to start.", "Close other programs and run again.", "out_of_memory"), args)
+        traceback.print_exc()
+        return _explain(Body4DError(f"Something went wrong that should not: {error!r}.", "What is done is kept. Please report this with the lines "
+                                    "above.", "internal"), args)
     except KeyboardInterrupt:
         print("body4d: stopped. What is done is kept; run the same command again to go on.", file=sys.stderr)
         return 130

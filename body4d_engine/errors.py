@@ -18,3 +18,12 @@ class Body4DError(Exception):
 
 class TakeError(Body4DError):
     """The take folder cannot be made, read or written."""
+
+
+_MEMORY_WORDS = ("cannot allocate memory", "failed to map segment", "insufficient memory", "bad_alloc", "failed to reshape", "failed to prepare",
+                 "resource temporarily unavailable")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this is a lack of memory, in the words of any library that we call: only Python and numpy say MemoryError."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _MEMORY_WORDS)

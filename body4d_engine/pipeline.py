@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Iterator
 
-from .errors import Body4DError
+from .errors import Body4DError, is_out_of_memory
 from .events import Event, Notice, StageFinished, StageStarted
 from .people import Person
 from .take import Take, delete_take
@@ -68,7 +68,9 @@ def _run_stage(stage, clip, people: list[Person], take: Take, keys: dict[str, st
             if isinstance(event, Notice):
                 take.notice(event)
             yield event
-    except MemoryError as error:
+    except Exception as error:
+        if isinstance(error, Body4DError) or not is_out_of_memory(error):
+            raise
         raise Body4DError(f"There is not enough memory for the stage {stage.name}.", "Close other programs, or use --start and --end, and run "
                           "again: it goes on where it stopped.", "out_of_memory") from error
     # What was made from the stage's earlier result is out of date.

@@ -127,6 +127,31 @@ def test_a_name_that_the_terminal_cannot_show_is_no_reason_to_fail(tmp_path):
     assert done.stdout.strip().endswith(rb"Zo\xeb")
 
 
+@pytest.mark.parametrize("error", [
+    MemoryError(), np.linalg.LinAlgError("std::bad_alloc"), BlockingIOError(11, "Resource temporarily unavailable"),
+    ImportError("libgfortran.so.5.0.0: failed to map segment from shared object"), OSError(12, "Cannot allocate memory"),
+    RuntimeError("XNNPack delegate failed to reshape runtimeNode number 332 (TfLiteXNNPackDelegate) failed to prepare."),
+    RuntimeError("OpenCV(5.0.0) error: (-4:Insufficient memory) Failed to allocate 99 bytes in function 'OutOfMemoryError'")])
+def test_too_little_memory_is_explained_in_whatever_words_a_library_says_it(tmp_path, capsys, empty_room, monkeypatch, error):
+    """The texts are what the libraries said in processes whose memory was limited."""
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("body4d_engine.stages.camera.Camera.run", fail)
+    code, text = body4d("run", empty_room, "--out", tmp_path / "a.take", capsys=capsys)
+    assert code == 1 and "There is not enough memory for the stage camera." in text and "goes on where it stopped" in text
+    monkeypatch.setattr("body4d_engine.clip.open_clip", fail)
+    code, text = body4d("run", empty_room, "--out", tmp_path / "a.take", capsys=capsys)
+    assert code == 1 and "There is not enough memory to start." in text
+
+
+def test_an_internal_error_keeps_its_trace_and_is_owned_up_to(tmp_path, capsys, empty_room, monkeypatch):
+    monkeypatch.setattr("body4d_engine.stages.camera.Camera.run", lambda *_: 1 / 0)
+    code, text = body4d("run", empty_room, "--out", tmp_path / "a.take", capsys=capsys)
+    assert code == 1 and "ZeroDivisionError" in text and "Traceback" in text and "Please report" in text
+
+
 def test_a_run_ends_with_the_parent_that_holds_its_stdin(tmp_path, demo_clip):
     child = subprocess.Popen([sys.executable, "-m", "body4d_engine", "run", demo_clip, "--out", tmp_path / "a.take", "--stop-with-stdin"],
                              stdin=subprocess.PIPE, stderr=subprocess.PIPE)

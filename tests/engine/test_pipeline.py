@@ -120,12 +120,15 @@ def test_two_hundred_kills_change_nothing(whole, tmp_path):
     rng = np.random.default_rng(5)
     expected, kills, completed = contents(whole), 0, 0
     path = tmp_path / "killed.take"
+    start = time.monotonic()
+    slow(tmp_path / "undisturbed.take")
+    seconds = time.monotonic() - start
     while kills < 200:
         child = os.fork()
         if child == 0:
             slow(path)
             os._exit(0)
-        time.sleep(rng.uniform(0.001, 0.05))
+        time.sleep(rng.uniform(0, seconds))
         os.kill(child, signal.SIGKILL)
         status = os.waitpid(child, 0)[1]
         kills += os.WIFSIGNALED(status)
