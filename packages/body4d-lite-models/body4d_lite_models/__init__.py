@@ -7,7 +7,7 @@ from pathlib import Path
 SHA256 = {
     "pose_landmark_full.tflite": "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f",
     "movenet_multipose.tflite": "4d6c8773b9d1435c1848d3540718af647625f2730edf2ace445649e993d5d872",
-    "body.npz": "0f1cbded8474f2b6acfda30df1c556a22dc5dc139962db60554c4615c209a047",
+    "body.npz": "30412e63fd9468f6144139d4c58f18157df2ebdf97dda2a0a0d32c04c4c1089e",
 }
 
 
