@@ -8,7 +8,7 @@ from pathlib import Path
 import bpy
 from body4d_engine.take import TakeError
 
-from .engine import EngineError, Job, convert_command, engine_command
+from .engine import EngineError, Job, convert_command, engine_command, result_name
 from .operators.convert import wait
 from .preferences import engine_setting
 from .scene.file import new_file, save_blend
@@ -39,7 +39,7 @@ def run(argv: list[str]) -> int:
     except SystemExit as error:
         return error.code or 0
     if options.command == "build":
-        return _attempt(options.take, _build, options.out or options.take.with_suffix(".blend"), options.mesh_cache)
+        return _attempt(options.take, _build, options.out or options.take.absolute().with_suffix(".blend"), options.mesh_cache)
     return max(_attempt(video, _convert, name, options) for video, name in zip(options.videos, _names(options.videos)))
 
 
@@ -47,9 +47,10 @@ def _names(videos: list[Path]) -> list[str]:
     """What each video's results are called: its own name, numbered where another of the same name came before."""
     names = []
     for video in videos:
-        name, number = video.stem, 2
-        while name in names:
-            name, number = f"{video.stem}_{number}", number + 1
+        own, number = result_name(video), 2
+        name = own
+        while name.casefold() in map(str.casefold, names):  # on Windows and macOS they are one file
+            name, number = f"{own}_{number}", number + 1
         names.append(name)
     return names
 

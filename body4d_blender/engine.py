@@ -30,11 +30,20 @@ def engine_command(setting: str = "") -> list[str]:
                               "or with --engine.")
         return [found]
     whole = shutil.which(os.path.expanduser(setting))
-    words = [whole] if whole else shlex.split(setting, posix=os.name != "nt")
+    words = [whole] if whole else split_command(setting, os.name == "nt")
     if shutil.which(words[0]) is None:
         raise EngineError(f"There is no engine at {words[0]}. Correct the path in the add-on's preferences, or --engine.")
     is_python = re.match(r"(python|pypy)[\d.]*w?(\.exe)?$", Path(words[0]).name, re.IGNORECASE)
     return [*words, "-m", "body4d_engine"] if is_python and len(words) == 1 else words
+
+
+def split_command(text: str, windows: bool) -> list[str]:
+    """The words of a command line; quotes hold words with spaces together. Raises EngineError."""
+    try:
+        words = shlex.split(text, posix=not windows)
+    except ValueError as error:
+        raise EngineError(f"The engine's command {text} cannot be read: {error}. Correct it in the add-on's preferences, or --engine.") from error
+    return [word.strip('"') for word in words] if windows else words  # backslashes are no escapes there, but then quotes are left standing
 
 
 def clean_environment() -> dict[str, str]:
@@ -103,6 +112,11 @@ class Job:
             self.process.wait(grace)
         except subprocess.TimeoutExpired:
             self.process.kill()
+
+
+def result_name(video: Path) -> str:
+    """What a video's results are called. A point in a folder's name ends nothing."""
+    return video.name if video.is_dir() else video.stem
 
 
 def convert_command(engine: list[str], video, take, people: str = "auto") -> list[str]:

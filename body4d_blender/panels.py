@@ -67,6 +67,7 @@ class BODY4D_PT_take(Body4DPanel, bpy.types.Panel):
         again = layout.operator("body4d.import_take", text="Import Again", icon="FILE_REFRESH")
         again.filepath = collection[tags.TAKE]
         again.mesh_cache = any(m.name == MODIFIER for o in collection.objects for m in o.modifiers)
+        again.match_scene, again.use_start = "AUTO", False  # else as in the last import, which may have been of another take
 
 
 CLASSES = (BODY4D_PT_main, BODY4D_PT_take)

@@ -19,9 +19,10 @@ class Body4DPreferences(bpy.types.AddonPreferences):
 
 
 def engine_setting() -> str:
-    """The engine as set; empty where the add-on is used without being enabled."""
+    """The engine as set, its path absolute (the file browser may make it relative to the .blend); empty where the add-on is used without being
+    enabled."""
     addon = bpy.context.preferences.addons.get(PACKAGE)
-    return addon.preferences.engine if addon and addon.preferences else ""
+    return bpy.path.abspath(addon.preferences.engine) if addon and addon.preferences else ""
 
 
 def register() -> None:

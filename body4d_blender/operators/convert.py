@@ -13,7 +13,7 @@ import bpy
 from body4d_engine.take import TakeError
 from bpy.app.handlers import persistent
 
-from ..engine import EngineError, Job, convert_command, engine_command
+from ..engine import EngineError, Job, convert_command, engine_command, result_name
 from ..preferences import engine_setting
 from ..scene import build_take
 from .import_take import SceneOptions
@@ -63,7 +63,7 @@ class BODY4D_OT_convert(SceneOptions, bpy.types.Operator):
         if not self.filepath or not video.exists():
             self.report({"ERROR"}, f"There is no video at {self.filepath or 'the empty path'}.")
             return {"CANCELLED"}
-        take = Path(bpy.path.abspath(self.take)) if self.take else video.with_suffix(".take")
+        take = Path(bpy.path.abspath(self.take)) if self.take else video.with_name(f"{result_name(video)}.take")
         try:
             conversion = Conversion(Job(convert_command(engine_command(self.engine or engine_setting()), video, take, self.people)),
                                     take, context.scene.name, self.scene_options())
@@ -132,7 +132,7 @@ def _tick() -> float | None:
         build_take(conversion.take, scene=scene, **conversion.options)
         with bpy.context.temp_override(window=bpy.context.window_manager.windows[0]):
             bpy.ops.ed.undo_push(message="Body4D Convert Video")
-    except (EngineError, TakeError) as error:
+    except (EngineError, TakeError, OSError, RuntimeError) as error:  # what a timer raises, only the console would see
         last_error = str(error)
     return None
 

@@ -13,7 +13,7 @@ from . import camera as cameras
 from . import clip as footage
 from . import fcurves, markers, mesh, settings, tags
 from .material import linear, person_material
-from .reading import CameraTrack, PersonTrack, read_camera, read_people
+from .reading import CameraTrack, PersonTrack, is_pending, read_camera, read_people
 from .timing import Timing, rate_between
 
 HEAVY_BYTES = 2 << 30
@@ -76,7 +76,8 @@ def build_take(take_path, *, scene=None, match_scene: bool | None = None, mesh_c
         camera = _camera(job, people, lens)
         bodies = [_body(job, person, data, mesh_cache) for person, data in zip(people, meshes)]
         _remove_others(job, [*bodies, camera])
-        items = _scene(job, people, camera, matched, items)
+        keeps_camera = old is not None and not match_scene and scene.camera is not None  # the user may look through another one by now
+        items = _scene(job, people, scene.camera if keeps_camera else camera, matched, items)
         _describe(job, lens, items)
         if old is None or not _is_linked(collection):
             scene.collection.children.link(collection)  # last: until here nothing is evaluated or drawn
@@ -155,10 +156,11 @@ def _body(job: _Import, person: PersonTrack, data: bpy.types.Mesh, mesh_cache: b
 
 
 def _name_data(body: bpy.types.Object) -> None:
-    """Name what is inside an object after it; that of an earlier import had the names until it was deleted."""
-    keys = body.data.shape_keys
+    """Name what is inside an object after it; that of an earlier import had the names until it was deleted. The action outlives imports."""
+    keys, action = body.data.shape_keys, body.animation_data.action
     body.data.name = body.name
-    body.animation_data.action.name = f"{body.name} motion"
+    if action.get(tags.ROLE) == "action":
+        tags.rename(action, f"{body.name} motion")
     if keys is not None:
         keys.name = body.name
         keys.animation_data.action.name = f"{body.name} shape"
@@ -167,7 +169,8 @@ def _name_data(body: bpy.types.Object) -> None:
 def _hide(job: _Import, body: bpy.types.Object, absent: np.ndarray, times: np.ndarray) -> None:
     """Hide the body on its absent samples; the user's own hiding stays where there are none."""
     paths = ("hide_viewport", "hide_render")
-    fcurves.remove_curves(body, job.id, set(paths))
+    if fcurves.remove_curves(body, job.id, set(paths)):
+        body.hide_viewport = body.hide_render = False  # or it would stay as the curves had it at the current frame
     if absent.any():
         changes = np.append(0, 1 + np.flatnonzero(np.diff(absent.astype(np.int8))))
         for path in paths:
@@ -205,8 +208,8 @@ def _focal_px(lens: CameraTrack) -> str:
 
 
 def _remove_others(job: _Import, keep: list[bpy.types.Object]) -> None:
-    """Remove people whom the take no longer has. Copies that the user made of others stay."""
-    people = {block.get(tags.PERSON) for block in keep}
+    """Remove people whom the take no longer has. Copies that the user made of others stay, and so does whoever is being computed anew."""
+    people = {block.get(tags.PERSON) for block in keep} | {entry["id"] for entry in job.take.people if is_pending(job.take, entry["id"])}
     for block in [o for o in job.collection.objects if tags.is_ours(o, job.ids, "person") and o.get(tags.PERSON) not in people]:
         bpy.data.objects.remove(block)
 
@@ -221,9 +224,10 @@ def _scene(job: _Import, people: list[PersonTrack], camera: bpy.types.Object, ma
         items["markers"] += markers.add_markers(scene, person.name, person.state, timing.scene_frames(job.frames(len(person.state))), gap)
     if matched:
         settings.match(scene, take.clip, take.frames, timing, camera)
-        items["sound"] = footage.put_sound(scene, items.get("sound"), job.id, take.path, take.clip, timing, job.report)
+        earlier = items.get("sound")
+        items["sound"] = footage.put_sound(scene, earlier, job.id, take.path, take.clip, timing, job.report)
         items["settings"] = settings.snapshot(scene)
-        if items["sound"]:
+        if items["sound"] and not earlier:
             scene.sync_mode = "AUDIO_SYNC"
     else:
         items.pop("settings", None)

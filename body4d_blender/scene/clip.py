@@ -14,10 +14,14 @@ IMAGES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".exr", ".t
 
 
 def source_path(take_path: Path, clip: dict) -> Path | None:
-    """The clip's own file or folder: where it was, else next to the take or to the .blend (they may have been moved together)."""
+    """The clip's own file or folder: where it was, else next to the take or to the .blend (they may have been moved together).
+
+    None where that is gone, and for a take of imported meshes that knows no footage.
+    """
+    if clip.get("path") is None:
+        return None
     folders = [Path(take_path).parent, *([Path(bpy.data.filepath).parent] if bpy.data.filepath else [])]
-    named = [text for text in (clip.get("path"), clip.get("name")) if text]
-    places = [folder / text for text in named for folder in folders]  # an absolute path stays what it is
+    places = [folder / text for text in (clip["path"], clip["name"]) for folder in folders]  # an absolute path stays what it is
     return next((place for place in places if place.exists()), None)
 
 
@@ -38,7 +42,8 @@ def first_image(folder: Path) -> Path | None:
 
 def show_behind(camera: bpy.types.Camera, take_ids: set[str], take_id: str, take_path: Path, clip: dict, timing: Timing, report) -> None:
     """Make the clip the camera's background, replacing the one of an earlier import; backgrounds of the user stay."""
-    movie = load_movie(take_ids, take_id, take_path, clip, timing, report)
+    shown = {background.clip for background in camera.background_images if background.source == "MOVIE_CLIP"}
+    movie = load_movie(shown, take_ids, take_id, take_path, clip, timing, report)
     behind = None
     for background in list(camera.background_images):
         if background.source == "MOVIE_CLIP" and tags.is_ours(background.clip, take_ids, "clip"):
@@ -58,15 +63,20 @@ def show_behind(camera: bpy.types.Camera, take_ids: set[str], take_id: str, take
     behind.clip = movie
 
 
-def load_movie(take_ids: set[str], take_id: str, take_path: Path, clip: dict, timing: Timing, report) -> bpy.types.MovieClip | None:
-    """The take's movie clip, starting where clip frame 0 is. None, with a report, where the footage cannot be had."""
+def load_movie(shown: set, take_ids: set[str], take_id: str, take_path: Path, clip: dict, timing: Timing, report) -> bpy.types.MovieClip | None:
+    """The take's movie clip, starting where clip frame 0 is. None, with a report, where the footage cannot be had.
+
+    shown: the clips behind the camera so far. Those of another scene's camera stay as they are: the take may start elsewhere there.
+    """
+    if clip.get("path") is None and not clip.get("proxy"):
+        report("The take knows no footage: no background.")
+        return None
     earlier = [m for m in bpy.data.movieclips if tags.is_ours(m, take_ids, "clip")]
     path = picture_path(take_path, clip) or next((file for file in map(_file_of, earlier) if file.exists()), None)
     if path is None:
-        report(f"The footage {clip.get('proxy') or clip.get('path') or clip['name']} is missing: no background. "
-               "Put it back and import the take again.")
+        report(f"The footage {clip.get('proxy') or clip['path']} is missing: no background. Put it back and import the take again.")
         return None
-    movie = next((m for m in earlier if tags.same_path(m.filepath, path)), None)
+    movie = next((m for m in earlier if (m in shown or not m.users) and tags.same_path(m.filepath, path)), None)
     if movie is None:
         try:
             movie = bpy.data.movieclips.load(os.path.abspath(path))
@@ -89,10 +99,13 @@ def load_movie(take_ids: set[str], take_id: str, take_path: Path, clip: dict, ti
 
 
 def put_sound(scene, earlier: str | None, take_id: str, take_path: Path, clip: dict, timing: Timing, report) -> str | None:
-    """Put the clip's sound into the sequencer at clip frame 0, in place of the strip named `earlier`. Returns the strip's name, or None."""
+    """Put the clip's sound into the sequencer at clip frame 0, in place of the strip named `earlier`. Returns the strip's name, or None.
+
+    A proxy has its own sound, in step with its pictures; that of a clip that needs one may begin elsewhere.
+    """
     strips = strips_of(scene)
     old = next((s for s in strips if s.name == earlier and s.type == "SOUND"), None)
-    path = source_path(take_path, clip) or picture_path(take_path, clip) or (_file_of(old.sound) if old and old.sound else None)
+    path = picture_path(take_path, clip) or source_path(take_path, clip) or (_file_of(old.sound) if old and old.sound else None)
     if old is not None:
         strips.remove(old)
     if not clip.get("has_audio"):

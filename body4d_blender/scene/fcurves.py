@@ -44,10 +44,12 @@ def write_curve(block, take_id: str, path: str, index: int, times, values, inter
     curve.update()
 
 
-def remove_curves(block, take_id: str, paths: set[str]) -> None:
-    """Take curves of these paths off `block`; what else animates it stays."""
+def remove_curves(block, take_id: str, paths: set[str]) -> bool:
+    """Take curves of these paths off `block`; what else animates it stays. Returns whether there were any."""
     if block.animation_data is None or block.animation_data.action is None:
-        return
+        return False
     curves = curves_of(block, take_id)
-    for curve in [c for c in curves if c.data_path in paths]:
+    found = [c for c in curves if c.data_path in paths]
+    for curve in found:
         curves.remove(curve)
+    return bool(found)

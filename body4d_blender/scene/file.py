@@ -15,7 +15,8 @@ def new_file() -> None:
 
 
 def save_blend(take_path, out, *, match_scene: bool | None = None, mesh_cache: bool = False, report=None) -> Path:
-    """Import a take into the open file and save that as `out`, complete or not at all, with paths relative to it. Returns `out`.
+    """Import a take into the open file and save that as `out`, complete or not at all, with paths relative to it. An older `out` is kept as
+    its backup, as by Blender's own saving: NAME.blend1. Returns `out`.
 
     Raises TakeError, and RuntimeError or OSError where the file cannot be written; an older `out` is then still whole.
     """
@@ -27,6 +28,8 @@ def save_blend(take_path, out, *, match_scene: bool | None = None, mesh_cache: b
         build_take(take_path, match_scene=match_scene, mesh_cache=mesh_cache, report=report)
         look_through_camera()
         _save(draft)
+        if out.exists():
+            os.replace(out, f"{out}1")
         os.replace(draft, out)
     finally:
         for rest in (draft, Path(f"{draft}1")):  # Blender's own backup of the first save

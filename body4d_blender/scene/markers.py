@@ -30,7 +30,8 @@ def add_markers(scene, name: str, state: np.ndarray, times: np.ndarray, gap: int
 
 
 def remove_markers(scene, made: list[list]) -> None:
-    """Remove markers that an import made. One that the user moved or renamed is the user's."""
-    known = {(name, frame) for name, frame in made}
-    for marker in [m for m in scene.timeline_markers if (m.name, m.frame) in known]:
-        scene.timeline_markers.remove(marker)
+    """Remove markers that an import made, one for each: another take may have made the same. One that the user moved or renamed is the user's."""
+    for name, frame in made:
+        marker = next((m for m in scene.timeline_markers if (m.name, m.frame) == (name, frame)), None)
+        if marker is not None:
+            scene.timeline_markers.remove(marker)

@@ -45,21 +45,27 @@ def read_people(take: Take, report) -> list[PersonTrack]:
     return [person for person in people if person is not None]
 
 
+def is_pending(take: Take, person: int) -> bool:
+    """Whether the person's meshes are still to come: a stage is being written, or was cut short, and has none yet."""
+    stage = take.result_stage(person)
+    return take.working is not None and (stage is None or not len(take.read(f"people/{person}", "vertices", stage)))
+
+
 def read_person(take: Take, entry: dict, report) -> PersonTrack | None:
     number, name, group = entry["id"], entry["name"], f"people/{entry['id']}"
     stage = take.result_stage(number)
-    if stage is None:
+    vertices, root, state = (take.read(group, part, stage) for part in ("vertices", "root", "state")) if stage else ((), (), ())
+    n = min(len(vertices), len(root), len(state), take.samples)
+    if n == 0:
         report(f"{name} has no mesh in this take yet.")
         return None
-    vertices, root, state = (take.read(group, part, stage) for part in ("vertices", "root", "state"))
-    n = min(len(vertices), len(root), len(state), take.samples)
     state = np.array(state[:n])
     if not np.any(state != State.ABSENT):
-        report(f"{name} is in none of the frames: no mesh.")
+        report(f"{name} is in none of the {n} frames: no mesh.")
         return None
     if n < take.samples:
         report(f"{name}: {n} of {take.samples} samples are done. Import the take again when it is complete.")
-    faces = np.asarray(take.body(number)["faces"], np.int32)
+    faces = np.asarray(take.body(number).get("faces", ()), np.int32)
     if faces.ndim != 2 or faces.shape[1] != 3 or not len(faces) or faces.min() < 0 or faces.max() >= vertices.shape[1]:
         raise TakeError(f"The faces of {name} in {take.path.name} do not fit the {vertices.shape[1]} vertices.",
                         "Run it again: only the damaged part is made anew.", "take_damaged")

@@ -27,7 +27,8 @@ def tag(block, take_id: str, role: str, person: int | None = None) -> None:
 
 
 def is_ours(block, take_ids: set[str], role: str, person: int | None = None) -> bool:
-    return (block is not None and block.get(TAKE_ID) in take_ids and block.get(ROLE) == role
+    """Whether it was made from the take in this file; what is linked from another file cannot be changed here."""
+    return (block is not None and block.library is None and block.get(TAKE_ID) in take_ids and block.get(ROLE) == role
             and (person is None or block.get(PERSON) == person))
 
 
@@ -68,7 +69,7 @@ def find_collection(scene, take_id: str, path) -> bpy.types.Collection | None:
 def find_object(scene, collection, take_ids: set[str], role: str, person: int | None = None) -> bpy.types.Object | None:
     """The object of an earlier import. A copy that the user made of it carries the same tags: the collection's first by name counts."""
     for objects in (collection.objects, scene.objects):
-        found = [o for o in objects if o.library is None and is_ours(o, take_ids, role, person)]
+        found = [o for o in objects if is_ours(o, take_ids, role, person)]
         if found:
             return min(found, key=lambda o: o.name)
     return None
@@ -81,7 +82,7 @@ def purge(take_ids: set[str]) -> None:
         again = False
         for kind in PURGED:
             blocks = getattr(bpy.data, kind)
-            for block in [b for b in blocks if b.users == 0 and b.get(TAKE_ID) in take_ids]:
+            for block in [b for b in blocks if b.users == 0 and b.library is None and b.get(TAKE_ID) in take_ids]:
                 blocks.remove(block)
                 again = True
 

@@ -9,14 +9,20 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import bpy
 import numpy as np
 import pytest
 
 import body4d_blender
-from body4d_blender import command, engine
+from body4d_blender import command, engine, panels
+from body4d_blender.operators import convert
 from body4d_blender.operators.import_take import take_folder
+from body4d_blender.preferences import engine_setting
+from body4d_blender.scene import build_take
+from body4d_blender.scene.file import save_blend
 from body4d_engine.take import Take
 
 from .make_take import make_take
@@ -125,6 +131,40 @@ def test_an_engine_is_a_python_a_program_or_a_command(tmp_path, monkeypatch):
         engine.engine_command()
 
 
+def test_a_command_with_quotes():
+    assert engine.split_command(r'"C:\Program Files\py\python.exe" -m body4d_engine', windows=True) == [r"C:\Program Files\py\python.exe", "-m", "body4d_engine"]
+    with pytest.raises(engine.EngineError, match="cannot be read: No closing quotation"):
+        engine.engine_command("body4d 'run")
+
+
+def test_an_engine_named_relative_to_the_file_is_found(addon, tmp_path, monkeypatch):
+    bpy.ops.wm.save_as_mainfile(filepath=str(tmp_path / "a.blend"))
+    preferences = SimpleNamespace(engine="//engine/bin/python")
+    context = SimpleNamespace(preferences=SimpleNamespace(addons={"body4d_blender": SimpleNamespace(preferences=preferences)}))
+    monkeypatch.setattr("body4d_blender.preferences.bpy", SimpleNamespace(context=context, path=bpy.path))
+    assert Path(engine_setting()) == tmp_path / "engine" / "bin" / "python"
+
+
+def test_import_again_does_not_take_over_the_options_of_another_import(scene, tmp_path):
+    collection, layout = build_take(make_take(tmp_path / "a.take"), mesh_cache=True), MagicMock()
+    panels.BODY4D_PT_take.draw(SimpleNamespace(layout=layout), SimpleNamespace(object=None, collection=collection))
+    again = layout.operator.return_value
+    assert (again.match_scene, again.use_start, again.mesh_cache) == ("AUTO", False, True)
+    assert take_folder(again.filepath, "") == tmp_path / "a.take"
+
+
+@pytest.mark.parametrize("error", [OSError("the disk is gone"), RuntimeError("the disk is gone")], ids=["OSError", "RuntimeError"])
+def test_what_goes_wrong_beside_the_window_is_shown_in_it(scene, tmp_path, monkeypatch, error):
+    def fails(*_, **__):
+        raise error
+
+    job = SimpleNamespace(running=False, drain=list, finish=lambda: None)
+    monkeypatch.setattr(convert, "current", convert.Conversion(job, tmp_path / "a.take", scene.name, {}))
+    monkeypatch.setattr(convert, "last_error", "")
+    monkeypatch.setattr(convert, "build_take", fails)
+    assert convert._tick() is None and convert.last_error == "the disk is gone"
+
+
 def test_the_command_goes_on_after_a_video_that_fails(scene, video, tmp_path, capsys):
     broken = tmp_path / "broken.mp4"
     broken.touch()
@@ -138,6 +178,7 @@ def test_the_command_goes_on_after_a_video_that_fails(scene, video, tmp_path, ca
 
 
 def test_videos_of_the_same_name_get_results_of_their_own(scene, tmp_path):
+    assert command._names([Path("a/Clip.mp4"), Path("b/clip.mp4")]) == ["Clip", "clip_2"]  # one file on Windows and macOS
     videos = [tmp_path / folder / "clip.mp4" for folder in "ab"]
     for video in videos:
         video.parent.mkdir()
@@ -161,6 +202,27 @@ def test_build_scene_saves_a_file_that_opens_and_moves_with_its_take(scene, tmp_
     wanted = upright(Take.open(tmp_path / "there" / "a.take").read("people/1", "vertices")[8])
     assert np.array_equal(shown(bpy.data.objects["Ana"]), wanted)
     assert all(a.spaces.active.region_3d.view_perspective == "CAMERA" for s in bpy.data.screens for a in s.areas if a.type == "VIEW_3D")
+
+
+def test_a_blend_that_was_there_is_kept(scene, tmp_path):
+    (tmp_path / "a.blend").write_bytes(b"hours of work")
+    save_blend(make_take(tmp_path / "a.take"), tmp_path / "a.blend")
+    assert (tmp_path / "a.blend1").read_bytes() == b"hours of work"
+    bpy.ops.wm.open_mainfile(filepath=str(tmp_path / "a.blend"))
+    assert "Ana" in bpy.data.objects
+
+
+def test_a_take_is_built_from_inside_its_folder(scene, tmp_path, monkeypatch):
+    monkeypatch.chdir(make_take(tmp_path / "a.take"))
+    assert command.run(["build", "."]) == 0 and (tmp_path / "a.blend").is_file()
+
+
+def test_folders_of_images_keep_their_whole_name(addon, tmp_path):
+    for name in ("shot.01", "shot.02"):
+        (tmp_path / name).mkdir()
+        assert bpy.ops.body4d.convert(filepath=str(tmp_path / name), engine=ENGINE) == {"FINISHED"}
+    assert command._names([tmp_path / "shot.01", tmp_path / "shot.02"]) == ["shot.01", "shot.02"]
+    assert sorted(p.name for p in tmp_path.glob("*.take")) == ["shot.01.take", "shot.02.take"]
 
 
 def test_build_scene_fails_in_words_and_spoils_nothing(scene, tmp_path):

@@ -4,7 +4,7 @@
 import bpy
 import pytest
 
-from body4d_blender.scene import build_take
+from body4d_blender.scene import build_take, clip
 
 from .make_take import make_take, write_frames
 from .test_scene import camera_of
@@ -132,3 +132,28 @@ def test_paths_are_relative_in_a_saved_file(scene, movie, tmp_path):
     assert body.modifiers[0].filepath.startswith("//takes") and body["body4d_take"].startswith("//takes")
     assert background(collection).clip.filepath.startswith("//takes")
     assert tuple(background(collection).clip.size) == SMALL
+
+
+def test_a_take_without_footage_takes_no_strangers(scene, tmp_path):
+    """Meshes imported from the folder `out` make `out.take` beside it: that folder is no footage, whatever pictures it holds."""
+    write_frames(tmp_path / "out", 20)
+    notices = []
+    build_take(make_take(tmp_path / "out.take", name="out", path=None), report=notices.append)
+    assert not bpy.data.movieclips and "The take knows no footage: no background." in notices
+
+
+@pytest.mark.parametrize("proxy", [None, "proxy.mp4"])
+def test_the_sound_is_that_of_the_pictures_shown(scene, movie, tmp_path, monkeypatch, proxy):
+    """The original's may begin before or after its first picture; the proxy's does not."""
+    path = make_take(tmp_path / "a.take", size=SMALL, name="clip.mp4", path=str(movie), has_audio=True, proxy=proxy)
+    (path / "proxy.mp4").write_bytes(movie.read_bytes())
+    asked = []
+
+    class Strips(list):
+        def new_sound(self, filepath, **_):
+            asked.append(filepath)
+            raise RuntimeError("heard")
+
+    monkeypatch.setattr(clip, "strips_of", lambda scene: Strips())
+    build_take(path)
+    assert asked == [str(path / proxy if proxy else movie)]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from body4d_blender.scene import build_take
+from body4d_blender.scene.file import save_blend
 from body4d_engine.take import State, Take, TakeError
 
 from .make_take import make_take, write_frames
@@ -206,3 +207,69 @@ def test_a_collection_that_the_user_took_apart_is_made_again(scene, path):
     collection = build_take(path)
     assert body_of(collection, 1) == body
     assert len([o for o in bpy.data.objects if o.get("body4d_person") == 1]) == 1
+
+
+def test_someone_who_is_absent_no_more_is_seen_again(scene, path):
+    shutil.rmtree(path)
+    make_take(path, people={1: np.arange(20) >= 10})
+    assert body_of(build_take(path), 1).hide_viewport
+    shutil.rmtree(path)
+    make_take(path, people={1: None})
+    body = body_of(build_take(path), 1)
+    assert not body.hide_viewport and not body.hide_render
+
+
+def test_markers_of_another_take_stay(scene, path, tmp_path):
+    build_take(path)
+    state = np.where((np.arange(20) >= 5) & (np.arange(20) < 9), State.OCCLUDED, State.VISIBLE)
+    build_take(make_take(tmp_path / "b.take", people={1: state}), scene_start=1)
+    before = [(m.name, m.frame) for m in scene.timeline_markers]
+    assert before == [("Ana occluded", 6)] * 2
+    build_take(path)
+    assert [(m.name, m.frame) for m in scene.timeline_markers] == before
+
+
+def test_another_scene_has_the_footage_at_its_own_start(scene, path):
+    first, other = build_take(path), bpy.data.scenes.new("other")
+    second = build_take(path, scene=other, scene_start=101)
+    for _ in range(2):
+        assert [camera_of(c).data.background_images[0].clip.frame_start for c in (first, second)] == [1, 101]
+        assert len(bpy.data.movieclips) == 2
+        build_take(path, scene=other)
+
+
+def test_an_action_that_the_user_renamed_keeps_its_name(scene, path):
+    body = body_of(build_take(path), 1)
+    body.animation_data.action.name = "walk"
+    build_take(path)
+    assert body.animation_data.action.name == "walk"
+
+
+def test_the_camera_that_the_user_looks_through_stays_unless_asked(scene, path):
+    build_take(path)
+    scene.camera = mine = bpy.data.objects.new("mine", bpy.data.cameras.new("mine"))
+    scene.collection.objects.link(mine)
+    assert camera_of(build_take(path)) != scene.camera == mine
+    assert camera_of(build_take(path, match_scene=True)) == scene.camera
+
+
+def test_what_is_linked_from_another_file_is_left_alone(scene, path, tmp_path):
+    save_blend(path, tmp_path / "library.blend")
+    bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
+    with bpy.data.libraries.load(str(tmp_path / "library.blend"), link=True) as (there, here):
+        here.collections = there.collections
+    bpy.context.scene.collection.children.link(here.collections[0])
+    collection = build_take(path)
+    assert collection.library is None and not any(m.library for m in body_of(collection, 1).data.materials)
+    assert camera_of(collection).data.background_images[0].clip.library is None
+
+
+def test_a_person_who_is_being_computed_anew_stays(scene, path):
+    collection = build_take(path)
+    body = body_of(collection, 1)
+    shutil.rmtree(path)
+    make_take(path, people={1: None}, finish=False)
+    with open(Take.open(path).file_of("people/1", "vertices"), "r+b") as file:
+        file.truncate(32)
+    build_take(path)
+    assert body_of(collection, 1) == body and [o.get("body4d_person") for o in collection.objects if o.type == "MESH"] == [1]

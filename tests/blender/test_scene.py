@@ -119,7 +119,6 @@ def test_a_scene_that_holds_something_keeps_its_settings_unless_asked(scene, tmp
     build_take(path, report=notices.append)
     assert (scene.render.resolution_x, scene.render.fps, scene.frame_start, scene.frame_end, scene.camera) == (1000, 24, 11, 99, None)
     assert any("keeps its render size" in n for n in notices)
-    assert any("retimed" in n for n in notices) or not bpy.data.movieclips
     collection = build_take(path, match_scene=True)
     assert (scene.render.resolution_x, scene.render.fps, scene.frame_start, scene.frame_end) == (640, 30, 11, 30)
     assert scene.camera == camera_of(collection)
@@ -230,15 +229,26 @@ def test_markers_are_few_and_start_where_the_span_does(scene, tmp_path):
     assert 1 <= len([m for m in markers if m[0] == "Cy filled"]) <= 12
 
 
-@pytest.mark.parametrize("damage, words", [("camera", "camera.npz"), ("faces", "faces of Ana"), ("missing", "no take at")])
+@pytest.mark.parametrize("damage, words", [("camera", "camera.npz"), ("faces", "faces of Ana"), ("no faces", "faces of Ana"), ("missing", "no take at")])
 def test_a_damaged_take_is_refused_before_anything_is_touched(scene, tmp_path, damage, words):
     path = make_take(tmp_path / "a.take")
     if damage == "camera":
         (path / "camera.npz").write_bytes(b"no")
     elif damage == "faces":
         np.savez(path / "people/1/body.refine.npz", faces=np.array([[0, 1, 4000]]))
+    elif damage == "no faces":
+        np.savez(path / "people/1/body.refine.npz", model="sphere")
     else:
         path = tmp_path / "other.take"
     with pytest.raises(TakeError, match=words):
         build_take(path)
     assert not bpy.data.objects and not bpy.data.meshes and not bpy.data.collections and scene.render.fps == 24
+
+
+def test_a_take_just_begun_has_no_mesh_yet(scene, tmp_path):
+    path = make_take(tmp_path / "a.take", people={1: None}, finish=False)
+    with open(Take.open(path).file_of("people/1", "vertices"), "r+b") as file:
+        file.truncate(32)
+    notices = []
+    assert [o.type for o in build_take(path, report=notices.append).objects] == ["CAMERA"]
+    assert "Ana has no mesh in this take yet." in notices
