@@ -6,8 +6,9 @@ python scripts/bench_import.py [PROGRAM...] [--frames N] [--json FILE]
 Each PROGRAM is a Python that has the bpy module, or a Blender; without one, this Python.
 
 Every way runs in a process of its own, so that its peak memory is its own. Both start from the same array in memory and end with the object in
-the scene; "built" is mesh, keys and curves, the best of three, and "first" the first of them, for which the system must also
-find the memory, which costs every way the same; "played" is scene.frame_set; "error" is the largest difference to the array over all frames compared.
+the scene. To build is to make mesh, keys and curves: "first" is the first build of the process, which also has to get its memory from the system, and
+is what a user waits for; "best" is the best of three, which shows the work alone. "played" is scene.frame_set, "error" the largest difference
+to the array, both over all frames but the first (of relative keys, which are slow to play, over some sixty). Exit status 1 where any figure falls short.
 """
 
 import argparse
@@ -144,8 +145,22 @@ def measure(way: str, frames: int) -> dict:
             body.evaluated_get(bpy.context.evaluated_depsgraph_get()).data.vertices.foreach_get("co", co)
             x, z, y = co.reshape(-1, 3).T
             error = max(error, np.abs(np.stack([x, -y, z], -1) - walk[i]).max())
-    return {"bpy": bpy.app.version_string, "first_s": times[0], "built_s": min(times), "played_ms": played * 1e3, "error": float(error),
+    return {"bpy": bpy.app.version_string, "first_s": times[0], "best_s": min(times), "played_ms": played * 1e3, "error": float(error),
             "peak_mb": peak_mb(), "before_mb": before}
+
+
+def verdict(found: dict[str, dict]) -> tuple[list[str], dict[str, float], bool]:
+    """What the figures of all ways come to: lines that say it, the ratios, and whether all is as wanted."""
+    ratios = {name: found["relative"][key] / found["keys"][key]
+              for name, key in (("faster_first", "first_s"), ("faster_best", "best_s"), ("cheaper_played", "played_ms"))}
+    error = max(found[way]["error"] for way in ("keys", "cache", "take"))
+    lines, good = [], error == 0
+    for name, words, least in (("faster_first", "times faster, first build", FASTER_BUILT), ("faster_best", f"times faster, best of {REPEATS} builds", FASTER_BUILT),
+                               ("cheaper_played", "times cheaper played", CHEAPER_PLAYED)):
+        good &= ratios[name] >= least
+        lines.append(f"{ratios[name]:7.1f} {words}: {'as wanted' if ratios[name] >= least else 'FALLS SHORT'} (at least {least})")
+    lines.append(f"{error:7.1g} largest error: {'as wanted' if error == 0 else 'FALLS SHORT'} (exactly 0)")
+    return lines, ratios, good
 
 
 def command(program: str) -> list[str]:
@@ -167,7 +182,7 @@ def main(argv: list[str]) -> int:
         return 0
     names = {"keys": "Body4D keys", "relative": "data.foreach_set, relative", "cache": "whole take, mesh cache", "take": "whole take, keys"}
     print(f"18,439 vertices x {options.frames} frames\n")
-    print(f"{'bpy':<12}{'way':<28}{'first s':>9}{'built s':>9}{'played ms':>11}{'max error':>11}{'peak MB':>9}  of which the test's array and bpy")
+    print(f"{'bpy':<12}{'way':<28}{'first s':>9}{'best s':>9}{'played ms':>11}{'max error':>11}{'peak MB':>9}  of which the test's array and bpy")
     results, good = {}, True
     for program in options.programs:
         found = {}
@@ -178,15 +193,12 @@ def main(argv: list[str]) -> int:
                 print(f"{program}: {(done.stderr or done.stdout)[-800:]}", file=sys.stderr)
                 return 1
             r = found[way] = json.loads(lines[0][7:])
-            print(f"{r['bpy']:<12}{names[way]:<28}{r['first_s']:9.3f}{r['built_s']:9.3f}{r['played_ms']:11.3f}{r['error']:11.1e}"
+            print(f"{r['bpy']:<12}{names[way]:<28}{r['first_s']:9.3f}{r['best_s']:9.3f}{r['played_ms']:11.3f}{r['error']:11.1e}"
                   f"{r['peak_mb']:9.0f}{r['before_mb']:9.0f}", flush=True)
-        first, built, played = (found["relative"][k] / found["keys"][k] for k in ("first_s", "built_s", "played_ms"))
-        exact = all(found[way]["error"] == 0 for way in ("keys", "cache", "take"))
-        fine = built >= FASTER_BUILT and played >= CHEAPER_PLAYED and exact
+        lines, ratios, fine = verdict(found)
         good &= fine
-        print(f"{'':<12}{built:.1f} times faster built ({first:.1f} the first time), {played:.0f} times cheaper played: "
-              f"{'as wanted' if fine else 'NOT as wanted'}\n", flush=True)
-        results[found["keys"]["bpy"]] = {**found, "faster_built": built, "faster_first": first, "cheaper_played": played}
+        print("".join(f"{'':<12}{line}\n" for line in lines), flush=True)
+        results[found["keys"]["bpy"]] = {**found, **ratios}
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))
     return 0 if good else 1
