@@ -56,7 +56,7 @@ def open_clip(path, start: int = 0, end: int | None = None, step: int = 1, image
     if path.is_file() and path.suffix.lower() in SUFFIXES:
         raise Body4DError(f"{path} is a single image.", "Give a video, or the folder that holds the images.", "single_image")
     if path.is_dir():
-        clip = FolderClip(path, _image_rate(image_fps))
+        clip = FolderClip(path, image_rate(image_fps))
     elif image_fps is not None:
         raise Body4DError(f"{path} is a video and has its own frame rate.", "Leave the image frame rate out.", "rate_not_used")
     else:
@@ -65,11 +65,12 @@ def open_clip(path, start: int = 0, end: int | None = None, step: int = 1, image
     return clip
 
 
-def _image_rate(fps) -> Fraction:
+def image_rate(fps) -> Fraction:
+    """The rate of a folder of images, None = the default. Raises Body4DError."""
     if fps is None:
         return FOLDER_FPS
     if not (math.isfinite(fps) and 0 < fps <= 1000):
-        raise Body4DError(f"A folder of images cannot run at {fps} frames per second.", "Give a number above 0 and up to 1000.", "bad_rate")
+        raise Body4DError(f"{fps} frames per second is no possible rate.", "Give a number above 0 and up to 1000.", "bad_rate")
     return snap_rate(Fraction(fps))
 
 

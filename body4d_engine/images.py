@@ -67,7 +67,10 @@ class ImageFolder:
 
 def read_image(path: Path) -> np.ndarray:
     """(H, W, 3) uint8 RGB, turned as its EXIF orientation says; 16 bit is scaled down, transparency laid over black."""
-    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) if path.stat().st_size else None
+    try:
+        pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) if path.stat().st_size else None
+    except cv2.error:  # a header that promises an impossible picture
+        pixels = None
     if pixels is None:
         raise Body4DError(f"The image {path} cannot be read.", "It is damaged or not what its name says: replace it or take it out of the folder.", "unreadable_image")
     if pixels.dtype == np.uint16:
@@ -117,8 +120,8 @@ def _jpeg_size(file) -> tuple[int, int] | None:
         if len(marker) < 4 or marker[0] != 0xFF:
             return None
         if 0xC0 <= marker[1] <= 0xCF and marker[1] not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack(">xHH", file.read(5))
-            return width, height
+            frame = file.read(5)
+            return struct.unpack(">xHH", frame)[::-1] if len(frame) == 5 else None
         file.seek(struct.unpack(">H", marker[2:])[0] - 2, 1)
 
 

@@ -34,6 +34,8 @@ class VideoWriter:
         self.size = (int(width), int(height))
         if min(self.size) < 1:
             raise ValueError(f"a video of {width} x {height} pixels")
+        if self.path.is_dir():
+            raise Body4DError(f"{self.path} is a folder, not a name for a video.", "Give a file name that ends in .mp4.", "write_failed")
         self._part = self.path.with_name(f".{self.path.name}.part")
         self._count = 0
         self._container = self._sound = None

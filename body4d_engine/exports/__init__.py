@@ -25,6 +25,9 @@ def export(take: Take, layout: str, out, clip_path=None, **options) -> Iterator[
     clip = footage(take, clip_path)
     if clip is None:
         yield Notice("export", "no_footage", "The take knows no footage, so its people are shown without it. Give --clip to show it.")
+    elif take.clip["path"] is not None and clip.fingerprint != take.clip["fingerprint"]:
+        yield Notice("export", "clip_differs", f"{clip.path} has the size of the clip that {take.path.name} was made of, but another content: people "
+                     " may not lie on the picture.")
     try:
         yield from LAYOUTS[layout](take, clip, Path(out), **options)
     finally:

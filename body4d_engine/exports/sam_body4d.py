@@ -41,6 +41,7 @@ def write_sam_body4d(take: Take, clip, out: Path, parts=PARTS) -> Iterator[Event
 
     Raises Body4DError where `out` exists and is not an empty folder.
     """
+    out = out.absolute()  # "." has no name
     unknown = set(parts) - set(PARTS)
     if unknown:
         raise Body4DError(f"The layout sam-body4d has no part {', '.join(sorted(unknown))}.", f"Choose from: {', '.join(PARTS)}.", "no_part")

@@ -16,13 +16,12 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
-from ..clip import open_clip
+from ..clip import image_rate, open_clip
 from ..errors import Body4DError
 from ..events import Event, Notice
 from ..pipeline import run
 from ..stages.prepare import Prepare
 from ..take import Take
-from ..timing import snap_rate
 from .sam_3d_body import Sam3dBodyFiles
 from .sam_body4d import SamBody4dFolder
 from .stage import ImportMeshes
@@ -95,15 +94,16 @@ def _footage(source, clip_path, fps: float | None):
     """The clip the meshes belong to, as far as it is known, and what had to be assumed."""
     notices = []
     folder = clip_path or source.images
-    rate = snap_rate(Fraction(fps)) if fps else source.fps
-    if rate is None and source.samples > 1 and (folder is None or Path(folder).is_dir()):
+    rate = source.fps if fps is None else image_rate(fps)
+    is_video = folder is not None and not Path(folder).is_dir()  # which has its own rate
+    if rate is None and source.samples > 1 and not is_video:
         notices.append(Notice("import", "fps_assumed", f"The frame rate is not known and assumed: {ASSUMED_FPS} per second. Give --fps if you know it."))
-    if rate and not fps and rate.denominator == 1 and rate % 10 in (3, 9):
+    if rate and fps is None and not is_video and rate.denominator == 1 and rate % 10 in (3, 9):
         notices.append(Notice("import", "fps_cut", f"The videos of {source.name} run at {rate} frames per second. SAM-Body4D cuts rates to whole numbers: "
                               f"give --fps {float((rate + 1) * 1000 / 1001):.3f} if the footage has that."))
     rate = rate or ASSUMED_FPS
     if folder is not None:
-        clip = open_clip(folder, image_fps=rate if Path(folder).is_dir() else None)
+        clip = open_clip(folder, image_fps=rate if not is_video or fps is not None else None)
         if clip.frame_count < source.samples:
             raise Body4DError(f"{folder} has {clip.frame_count} frames, but there are meshes up to frame {source.samples - 1}.",
                               "Give the footage that the meshes were made of with --clip.", "clip_changed")

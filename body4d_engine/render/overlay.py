@@ -21,29 +21,31 @@ class Cast:
     def __init__(self, take: Take):
         self.take = take
         self.people = [entry for entry in take.people if take.result_stage(entry["id"])]
-        self._arrays, self._faces = {}, {}
+        self._stages, self._roots, self._states, self._faces = {}, {}, {}, {}
         for entry in self.people:
             number, stage = entry["id"], take.result_stage(entry["id"])
-            self._arrays[number] = [take.read(f"people/{number}", name, stage) for name in ("vertices", "root", "state")]
+            vertices, root, state = (take.read(f"people/{number}", name, stage) for name in ("vertices", "root", "state"))
+            self._stages[number], self._roots[number], self._states[number] = stage, root, state[: min(len(vertices), len(root))]
             self._faces[number] = np.asarray(take.body(number)["faces"], np.int32)
         camera = take.camera() if self.people else {"focal_px": np.ones(take.samples), "principal_px": np.zeros((take.samples, 2))}
         self.focal_px, self.principal_px = camera["focal_px"], camera["principal_px"]
 
     def state(self, person: int, sample: int) -> State:
         """ABSENT also where the person's meshes do not reach yet."""
-        arrays = self._arrays[person]
-        return State(int(arrays[2][sample])) if sample < min(map(len, arrays)) else State.ABSENT
+        states = self._states[person]
+        return State(int(states[sample])) if sample < len(states) else State.ABSENT
 
     def faces(self, person: int) -> np.ndarray:
         return self._faces[person]
 
     def root(self, person: int, sample: int) -> np.ndarray:
         """root_cam_m (3,) float64."""
-        return np.asarray(self._arrays[person][1][sample], np.float64)
+        return np.asarray(self._roots[person][sample], np.float64)
 
     def vertices(self, person: int, sample: int) -> np.ndarray:
-        """(V, 3) float64, camera space, metres."""
-        return np.asarray(self._arrays[person][0][sample], np.float64) + self.root(person, sample)
+        """(V, 3) float64, camera space, metres. Mapped anew each time: what was read stays in memory as long as the mapping lives."""
+        mapped = self.take.read(f"people/{person}", "vertices", self._stages[person])
+        return np.asarray(mapped[sample], np.float64) + self.root(person, sample)
 
     def meshes(self, sample: int, only: int | None = None, hatch: bool = True) -> list[Mesh]:
         """Those who are there in the sample; hatched who was not seen but inferred."""

@@ -8,7 +8,7 @@ import pytest
 
 from body4d_engine.clip import open_clip
 from body4d_engine.errors import Body4DError
-from body4d_engine.images import turn_by_orientation
+from body4d_engine.images import image_size, read_image, turn_by_orientation
 
 from .make_clips import counter_picture, read_counter
 
@@ -131,3 +131,20 @@ def test_fingerprint_of_a_folder(tmp_path):
     assert open_clip(tmp_path).fingerprint == first
     (tmp_path / "a1.png").rename(tmp_path / "a1b.png")
     assert open_clip(tmp_path).fingerprint != first
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp"])
+def test_an_image_cut_off_anywhere_or_altered_is_read_or_refused_in_words(tmp_path, suffix):
+    random = np.random.default_rng(1)
+    data = cv2.imencode(suffix, random.integers(0, 255, (24, 32, 3), np.uint8))[1].tobytes()
+    altered = [bytes(b if random.random() > 0.02 else random.integers(256) for b in data[:60]) + data[60:] for _ in range(100)]
+    refused = 0
+    for broken in [*(data[:n] for n in range(0, len(data), 3)), *altered]:
+        (tmp_path / f"a{suffix}").write_bytes(broken)
+        for look in (image_size, read_image):
+            try:
+                look(tmp_path / f"a{suffix}")
+            except Body4DError as error:
+                refused += 1
+                assert f"a{suffix}" in str(error)
+    assert refused

@@ -169,3 +169,18 @@ def test_label_pngs_of_other_writers(tmp_path):
     (tmp_path / "cut.png").write_bytes((tmp_path / "p.png").read_bytes()[:200])
     with pytest.raises(Body4DError, match="cut.png is not a readable 8-bit PNG mask"):
         read_label_png(tmp_path / "cut.png")
+
+
+def test_into_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    list(export(ball_take(tmp_path / "a.take"), "sam-body4d", ".", parts=("ply",)))
+    assert names(tmp_path / "here") == ["mesh_4d_individual"]
+
+
+def test_another_clip_of_the_same_size_is_told(made, tmp_path):
+    take, _ = made
+    other = make_clip(tmp_path / "other.mp4", count=7, size=SIZE, fps=RATE)
+    for clip, told in ((None, False), (other, True)):
+        events = list(export(take, "overlay", tmp_path / "o.mp4", clip_path=clip))
+        assert ("clip_differs" in [e.code for e in events if isinstance(e, Notice)]) == told

@@ -237,3 +237,24 @@ def test_mhr_meshes_have_their_origin_at_the_root_joint(tmp_path):
     np.testing.assert_allclose(take.read("people/1", "root")[0], camera + MHR_ROOT_M, atol=1e-6)
     np.testing.assert_allclose(camera_space(take, 1)[0], points + camera, rtol=0, atol=1e-6)
 
+
+
+@pytest.mark.parametrize("fps", [float("nan"), float("inf"), 0.0, -5.0])
+def test_impossible_rates_are_refused(folder, tmp_path, fps):
+    with pytest.raises(Body4DError, match="frames per second is no possible rate"):
+        list(import_any([folder], tmp_path / "a.take", fps=fps))
+
+
+def test_a_rate_for_footage_that_has_its_own_is_refused(folder, tmp_path):
+    film = make_clip(tmp_path / "film.mp4", count=6)
+    with pytest.raises(Body4DError, match="has its own frame rate"):
+        list(import_any([folder], tmp_path / "a.take", fps=25.0, clip=film))
+
+
+@pytest.mark.parametrize("with_film", [False, True])
+def test_a_rate_cut_to_a_whole_number_is_told_where_nothing_better_is_known(folder, tmp_path, monkeypatch, with_film):
+    monkeypatch.setattr("body4d_engine.imports.sam_body4d.SamBody4dFolder._find_fps", lambda self: Fraction(29))
+    with open_clip(folder / "images") as images:
+        film = make_clip(tmp_path / "film.mp4", count=images.frame_count, size=(images.width, images.height))
+    _, events = bring(folder, tmp_path / "a.take", clip=film if with_film else None)
+    assert ("fps_cut" in codes(events)) != with_film

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Meshes over the footage: on the right frames, at the right rate, with the sound."""
 
+import subprocess
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -95,3 +97,30 @@ def test_stopped_half_way_leaves_nothing(film, tmp_path):
         next(events)
     events.close()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.take", "film.mp4"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read the Linux way")
+def test_memory_does_not_grow_with_the_take(tmp_path):
+    """Of 100 MB of meshes no more than one is in memory at a time."""
+    vertices, samples = 20_000, 400
+    take = ball_take(tmp_path / "a.take", samples=samples, people=(1,), masks=False)
+    array = take.stage("refine")["arrays"]["people/1/vertices"]
+    array["shape"] = [vertices, 3]
+    take.save()
+    with open(take.path / array["file"], "r+b") as file:
+        file.seek(32)
+        file.write(bytes(12 * vertices * samples))
+    code = """
+import resource, sys
+from pathlib import Path
+from body4d_engine.render.overlay import Cast
+from body4d_engine.take import Take
+used = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+cast = Cast(Take.open(sys.argv[1]))
+before = used()
+print(sum(cast.vertices(1, sample).size for sample in range(cast.take.samples)), used() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(take.path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    size, grown_mb = done.stdout.split()
+    assert int(size) == 3 * vertices * samples and float(grown_mb) < 20

@@ -175,3 +175,10 @@ def test_proxy_of_a_folder(tmp_path):
         pass
     with open_clip(tmp_path / "proxy.mp4") as proxy:
         assert proxy.fps == Fraction(24000, 1001) and [read_counter(proxy.read(i)) for i in range(5)] == list(range(5))
+
+
+def test_a_folder_is_no_name_for_a_video(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path, "."):
+        with pytest.raises(Body4DError, match="is a folder, not a name for a video"):
+            VideoWriter(path, 32, 32, 25)
