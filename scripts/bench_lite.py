@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Seconds per frame of the lite backend by stage, and its peak memory for a clip and for the same clip looped ten times.
 
-    python scripts/bench_lite.py [VIDEO] [--loops 10] [--blender]
+    python scripts/setup_env.py python scripts/bench_lite.py [VIDEO] [--loops 10] [--blender PYTHON]
 
 VIDEO: the demo clip if left out. Every run is a process of its own; peak memory is the largest resident set of that process. The looped clip is
 the same pictures encoded again, one after the other. Figures are wall time and depend on the machine: compare ratios.
@@ -17,10 +17,10 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import setup_env
 
-from body4d_engine.clip import open_clip  # noqa: E402
-from body4d_engine.video import VideoWriter  # noqa: E402
+from body4d_engine.clip import open_clip
+from body4d_engine.video import VideoWriter
 
 
 def measured(*arguments) -> tuple[float, float]:
@@ -71,9 +71,7 @@ def main() -> None:
     parser.add_argument("--blender", metavar="PYTHON", help="a Python with bpy, to time the .blend too")
     arguments = parser.parse_args()
     if arguments.video is None:
-        from scripts.setup_env import demo_clip
-
-        arguments.video = demo_clip()
+        arguments.video = setup_env.demo_clip()
     with tempfile.TemporaryDirectory() as folder:
         once = bench(arguments.video, Path(folder), "once")
         if arguments.blender:

@@ -9,7 +9,7 @@
 KEY is made of everything that went in, so that a folder is never changed once it is complete: a new lock, another Python or edited
 sources make a new one beside it, and whatever still runs from the old one goes on undisturbed.
 
-    python scripts/setup_env.py [body4d ARGUMENTS...]    make the engine's environment; run the engine's command in it
+    python scripts/setup_env.py [body4d ARGUMENTS... | python ARGUMENTS...]    make the engine's environment; run its command or Python in it
 """
 
 from __future__ import annotations
@@ -385,8 +385,9 @@ def main(arguments: List[str]) -> int:
     except SetupError as error:
         print(error.text, file=sys.stderr)
         return 1
-    if arguments[:1] == ["body4d"]:
-        return subprocess.call([str(executable(folder)), "-m", "body4d_engine"] + arguments[1:], env=child_environment(*paths))
+    commands = {"body4d": ["-m", "body4d_engine"], "python": []}
+    if arguments and arguments[0] in commands:
+        return subprocess.call([str(executable(folder))] + commands[arguments[0]] + arguments[1:], env=child_environment(*paths))
     print("The engine's environment is %s (%s with our own code)." % (folder, size_text(sum(size_bytes(path) for path in [folder] + paths))))
     return 0
 
