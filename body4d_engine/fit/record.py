@@ -4,6 +4,7 @@
 import numpy as np
 from scipy.spatial.transform import Rotation
 
+from ..errors import Body4DError
 from ..models.anny.body import MODEL, Skinner
 from ..models.anny.pose import CORE, KEYPOINT_WEIGHTS, KEYPOINTS, PoseModel, pose_model
 from .observations import Observations
@@ -76,7 +77,9 @@ class Recorder:
                    "keypoints_px": np.concatenate([pixels, seen.visibility[..., None]], 2)}
         for name, values in records.items():
             if not np.isfinite(values).all():
-                raise FloatingPointError(f"{self.group}/{name} is not finite in stage {self.stage}, sample {self.count}")
+                bad = self.count + int(np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(1))[0])
+                raise Body4DError(f"The body of person {self.group.rpartition('/')[2]} at frame {self.take.frames[bad]} came out without numbers "
+                                  f"({name}, stage {self.stage}).", "Leave the frame out with --start and --end, and report the clip.", "body_not_finite")
             self.take.append(self.group, name, values)
 
     def confidence(self, poses: Poses, seen: Observations) -> np.ndarray:

@@ -116,6 +116,7 @@ def fit_sequence(rig: Rig, start: Poses, seen: Observations, landmark_scale: flo
             if merit is not None:
                 damping = np.where(total <= merit * (1 + 1e-6), np.maximum(damping / 4, 1e-5), np.minimum(damping * 8, 1e2))
             merit = total
+            del jacobian
             band[:, 0, diagonal, diagonal] *= 1 + damping[:, None]
             band[:, 0, diagonal, diagonal] += 1e-6
             poses = poses.moved(clipped(-_solve_banded(columns, gradient)))
@@ -189,8 +190,11 @@ def _near(values: np.ndarray, reach: int) -> np.ndarray:
 
 
 def _solve_banded(columns: np.ndarray, gradient: np.ndarray) -> np.ndarray:
-    """Solve the block-pentadiagonal system: columns[i, c, d] is column c of block (i + d, i), for d = 0, 1, 2."""
-    n, strides = len(columns), columns.strides
+    """Solve the block-pentadiagonal system: columns[i, c, d] is column c of block (i + d, i), for d = 0, 1, 2. Uses up `columns`."""
+    n, strides, size = len(columns), columns.strides, 3 * D * D
     sheared = np.lib.stride_tricks.as_strided(columns, (n, D, 3 * D), (strides[0], strides[1] + strides[3], strides[3]))
-    lower = np.ascontiguousarray(sheared).reshape(n * D, 3 * D).T  # LAPACK's lower band form, in Fortran order
+    packed = columns.reshape(-1)
+    for i in range(n):  # in place, for this is most of the memory: what is written lies before what is still to be read
+        packed[i * size : (i + 1) * size] = sheared[i].copy().ravel()
+    lower = packed[: n * size].reshape(n * D, 3 * D).T  # LAPACK's lower band form, in Fortran order
     return solveh_banded(lower, gradient.ravel(), lower=True, overwrite_ab=True, check_finite=False).reshape(n, D)

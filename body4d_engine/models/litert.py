@@ -10,14 +10,19 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from body4d_lite_models import path
 
+from ..errors import Body4DError
+
 
 class Network:
-    """A network with one input of a fixed or a free size."""
+    """A network with one input of a fixed or a free size. Raises Body4DError where its file is missing or damaged."""
 
     def __init__(self, name: str, threads: int = 2):
-        with _without_greeting():
-            self._interpreter = Interpreter(str(path(name)), num_threads=threads)
-            self._interpreter.allocate_tensors()
+        try:
+            with _without_greeting():  # given as bytes, because LiteRT cannot open every path that Windows has
+                self._interpreter = Interpreter(model_content=path(name).read_bytes(), num_threads=threads)
+                self._interpreter.allocate_tensors()
+        except (OSError, ValueError, RuntimeError) as error:
+            raise Body4DError(f"The network {name} cannot be read: {error}", "Install body4d-lite-models again.", "models_damaged") from error
         self._input = self._interpreter.get_input_details()[0]["index"]
         self._shape = tuple(self._interpreter.get_input_details()[0]["shape"])
         self._outputs = {output["name"]: output["index"] for output in self._interpreter.get_output_details()}

@@ -16,7 +16,7 @@ from ..take import State
 
 LONGEST_FILL_S = 0.5  # a longer gap cannot be filled by smoothness
 OVERLAP_S = 2.5  # what lies further away changes a pose by less than 1e-4 m
-LEAST_OVERLAP = 20
+LEAST_OVERLAP, MOST_OVERLAP = 20, 360  # samples: the denser they lie, the less time it takes until that holds, and so memory has a bound
 CORE = 160  # samples a window gives its result for
 FILLED_CONFIDENCE = 0.5  # of its neighbours'
 
@@ -25,7 +25,7 @@ class Refine:
     """Replaces what `recover` left, with the same shape. core: samples per window; the result depends on it by less than 1e-4 m."""
 
     name = "refine"
-    version = 1
+    version = 2
     needs = ("recover",)
 
     def __init__(self, core: int = CORE):
@@ -61,13 +61,13 @@ class Refine:
 
     def _window(self, take, person, known: Survey, recorder: Recorder, stretch, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """Params and confidence of samples [first, stop), solved together with their neighbourhood within the stretch."""
-        overlap = max(int(np.ceil(OVERLAP_S / known.spacing_s)), LEAST_OVERLAP)
+        overlap = int(np.clip(np.ceil(OVERLAP_S / known.spacing_s), LEAST_OVERLAP, MOST_OVERLAP))
         low, high = max(stretch[0], first - overlap), min(stretch[1], stop + overlap)
         samples = np.arange(low, high)
         seen = observations.read(take, person, samples, known)
         start = bridged(from_params(take.read(recorder.group, "params", "recover")[low:high]), seen.seen)
         poses = fit_sequence(recorder.rig, start, seen, recorder.shape.landmark_scale, known.spacing_s)
-        params = to_params(poses)
+        params = to_params(coasting(poses, seen.seen))
         confidence = recorder.confidence(from_params(params), seen)
         if not seen.seen.all():
             measured = np.flatnonzero(seen.seen)
@@ -88,20 +88,44 @@ class Refine:
 
 
 def find_stretches(known: Survey) -> tuple[list[tuple[int, int]], np.ndarray]:
-    """Stretches [begin, stop) to be solved as one, and (T,) which of their samples are short gaps to be filled.
+    """Stretches [begin, stop) to be solved as one, and (T,) which of their samples are not seen and to be filled.
 
-    A stretch ends at a cut and at a gap of half a second or more.
+    Filled is who is hidden for less than half a second: between two sightings, or before the first or after the last of a shot, where the motion
+    goes on as it was. Somebody absent was told to be gone and is left so.
     """
-    shot, stretches = known.shot_of(), []
+    shot, count = known.shot_of(), len(known.seen)
+    hidden = ~known.seen & (known.state == State.OCCLUDED)
+    stretches = []
     for i in np.flatnonzero(known.seen):
-        if stretches and shot[i] == shot[stretches[-1][1] - 1] and (i - stretches[-1][1]) * known.spacing_s < LONGEST_FILL_S:
+        if stretches and shot[i] == shot[stretches[-1][1] - 1] and _short(known, i - stretches[-1][1]) and hidden[stretches[-1][1] : i].all():
             stretches[-1][1] = int(i + 1)
         else:
             stretches.append([int(i), int(i + 1)])
-    filled = np.zeros(len(known.seen), bool)
+    for stretch in stretches:
+        begin, stop = first, last = tuple(stretch)
+        while stop < count and hidden[stop] and shot[stop] == shot[last - 1]:
+            stop += 1
+        while begin > 0 and hidden[begin - 1] and shot[begin - 1] == shot[first]:
+            begin -= 1
+        if _short(known, stop - last) and not (stop < count and known.seen[stop] and shot[stop] == shot[last - 1]):
+            stretch[1] = stop
+        if _short(known, first - begin) and not (begin > 0 and known.seen[begin - 1] and shot[begin - 1] == shot[first]):
+            stretch[0] = begin
+    filled = np.zeros(count, bool)
     for begin, stop in stretches:
         filled[begin:stop] = ~known.seen[begin:stop]
     return [(begin, stop) for begin, stop in stretches], filled
+
+
+def _short(known: Survey, samples: int) -> bool:
+    return samples * known.spacing_s < LONGEST_FILL_S - 1e-9
+
+
+def coasting(poses: Poses, seen: np.ndarray) -> Poses:
+    """Poses with those before the first and after the last sighting held: the way a body goes lasts longer than the swing of its limbs."""
+    known = np.flatnonzero(seen)
+    nearest = np.clip(np.arange(len(seen)), known[0], known[-1])
+    return Poses(poses.position, poses.rotation[nearest], poses.theta[nearest])
 
 
 def bridged(poses: Poses, seen: np.ndarray) -> Poses:

@@ -23,11 +23,11 @@ class Track:
 
     One pass forward in time; where prompts lie later than the first frame one more, backward. Both follow everybody they see, so that nobody is
     taken for somebody else; the tracks are then linked into people. State is the samples done, the tracker's own and nothing else: a killed run
-    goes on exactly. Memory does not grow with the clip, but for 6 bytes per person and sample while people are put together.
+    goes on exactly. Memory does not grow with the clip, but for some 40 bytes per person and sample while people are put together.
     """
 
     name = "track"
-    version = 1
+    version = 2
     needs = ("prepare",)
 
     def __init__(self, networks=None):
@@ -178,7 +178,7 @@ class Track:
             take.drop_group(group)
         take.commit({"phase": "people", "done": take.samples, "found": {}})
         yield from (Committed(self.name, number, 0, take.samples) for number in picks)
-        yield Progress(self.name, take.samples, take.samples, note=_people_text(len(picks)))
+        yield Progress(self.name, take.samples, take.samples, note=_people_text(len(take.people)))
 
 
 def _people_text(count: int) -> str:

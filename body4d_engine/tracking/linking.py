@@ -83,20 +83,27 @@ def link_cost(a: Tracklet, b: Tracklet, seconds: float, cuts: list[int]) -> floa
 def link(tracklets: list[Tracklet], seconds: float, cuts: list[int]) -> list[list[Tracklet]]:
     """Chains of tracks that are one person each, in time order. Cheapest links first; where a rival is nearly as good, none."""
     order = sorted(tracklets, key=lambda t: (t.first, t.track))
-    costs = {(i, j): cost for i, a in enumerate(order) for j, b in enumerate(order)
-             if i != j and np.isfinite(cost := link_cost(a, b, seconds, cuts))}
-    chain_of = {i: [i] for i in range(len(order))}
-    for (i, j), cost in sorted(costs.items(), key=lambda item: (item[1], item[0])):
-        before, after = chain_of[i], chain_of[j]
-        if before is after or order[before[-1]].last >= order[after[0]].first or before[-1] != i or after[0] != j:
+    count = len(order)
+    costs, overlap = np.full((count, count), np.inf), np.zeros((count, count), bool)
+    for i, a in enumerate(order):
+        for j, b in enumerate(order):
+            if i != j:
+                costs[i, j], overlap[i, j] = link_cost(a, b, seconds, cuts), a.overlaps(b)
+    chain_of = {i: [i] for i in range(count)}
+    begins, ends = np.ones(count, bool), np.ones(count, bool)  # whether a track is the first, the last of its chain
+    rows, columns = np.nonzero(np.isfinite(costs))
+    cheapest = np.lexsort((columns, rows, costs[rows, columns]))
+    for i, j in zip(rows[cheapest].tolist(), columns[cheapest].tolist(), strict=True):
+        if not (ends[i] and begins[j]) or chain_of[i] is chain_of[j]:
             continue
-        rivals = [c for (a, b), c in costs.items() if (a == i and b != j and order[b].overlaps(order[j]) and chain_of[b][0] == b)
-                  or (b == j and a != i and order[a].overlaps(order[i]) and chain_of[a][-1] == a)]
+        before, after = chain_of[i], chain_of[j]
+        rival = min(costs[i, overlap[j] & begins].min(initial=np.inf), costs[overlap[i] & ends, j].min(initial=np.inf))
         asked = {order[k].person for k in [*before, *after]} - {None}
         banned = set().union(*(order[k].bans for k in [*before, *after]))
-        if any(rival < cost + CLEAR for rival in rivals) or len(asked) > 1 or asked & banned:
+        if rival < costs[i, j] + CLEAR or len(asked) > 1 or asked & banned:
             continue
         before += after
+        ends[i] = begins[j] = False
         for k in after:
             chain_of[k] = before
     chains = {id(chain): chain for chain in chain_of.values()}

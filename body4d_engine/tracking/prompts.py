@@ -60,7 +60,7 @@ def _poses(rgb: np.ndarray, zoom: float, prompt, detector, landmarker) -> list[P
     height, width = rgb.shape[:2]
     box = isinstance(prompt, BoxPrompt)
     x, y = ((prompt.x0 + prompt.x1) / 2, (prompt.y0 + prompt.y1) / 2) if box else (prompt.x, prompt.y)
-    w, h = round(width * zoom), round(height * zoom)
+    w, h = max(1, round(width * zoom)), max(1, round(height * zoom))
     left, top = int(np.clip(x - w / 2, 0, width - w)), int(np.clip(y - h / 2, 0, height - h))
     squares = [roi_of(d) for d in detector.detect(np.ascontiguousarray(rgb[top : top + h, left : left + w]))]
     squares = [Roi(r.x + left, r.y + top, r.size, r.angle) for r in squares]

@@ -8,13 +8,15 @@ import numpy as np
 from ..masks import decode_mask
 from ..take import State, Take
 from . import appearance
+from .leaving import squeezed
 from .linking import REACH, SPEED
 from .tracker import Seen
 
 BLOCK = 4096
 ARRAYS = {"state": ("u1", ()), "confidence": ("f4", ()), "box": ("f4", (4,)), "landmarks_px": ("f4", (33, 3)), "landmarks_m": ("f4", (33, 3))}
-ROW_ARRAYS = {"sample": ("i4", ()), "track": ("i4", ()), "looks": ("f4", (appearance.SIZE,)), **ARRAYS}
+ROW_ARRAYS = {"sample": ("i4", ()), "track": ("i4", ()), "looks": ("f4", (appearance.SIZE,)), "area": ("f4", ()), "scale": ("f4", ()), **ARRAYS}
 MASK_ARRAYS = {"mask_bytes": ("u1", ()), "mask_index": ("i8", (6,))}  # as Take.append_mask writes them
+EDGE = 0.01  # of the picture's longer side: a box so near the edge may go on beyond it
 BRIDGED_S = 1.0  # somebody unseen for less, between two sightings, is hidden and not gone
 
 
@@ -36,11 +38,18 @@ def append(take: Take, group: str, sample: int, seen: list[Seen]) -> None:
     """Keep what was found in one sample."""
     for person in seen:
         state = State.OCCLUDED if person.occluded else State.VISIBLE
-        values = {"sample": sample, "track": person.track, "looks": person.looks, "state": state, "confidence": person.confidence,
-                  "box": person.box, "landmarks_px": person.pose.landmarks_px, "landmarks_m": person.pose.landmarks_m}
+        values = {"sample": sample, "track": person.track, "looks": person.looks, "area": person.mask.sum(), "scale": _scale(person.pose),
+                  "state": state, "confidence": person.confidence, "box": person.box,
+                  "landmarks_px": person.pose.landmarks_px, "landmarks_m": person.pose.landmarks_m}
         for name, value in values.items():
             take.append(group, name, np.asarray(value)[None])
         take.append_mask(group, person.mask)
+
+
+def _scale(pose) -> float:
+    """Px of the picture per metre of body, as far as the landmarks of a pose tell."""
+    pixels, metres = (np.sqrt(points[:, :2].var(0).sum()) for points in (pose.landmarks_px, pose.landmarks_m))
+    return float(pixels / max(metres, 1e-6))
 
 
 def blocks(take: Take, group: str, names: tuple[str, ...]):
@@ -84,15 +93,17 @@ class Picks:
 
 
 class Assembler:
-    """Writes each person's arrays for a stretch of samples, bridging short gaps between sightings."""
+    """Writes each person's arrays for a stretch of samples, bridging short gaps between sightings. Where landmarks are squeezed into the visible
+    rest of a body, nobody saw them."""
 
     def __init__(self, take: Take, picks: dict[int, Picks], cuts: list[int], seconds_per_sample: float):
         self.take, self.picks, self.seconds = take, picks, seconds_per_sample
         self.neighbours = {person: p.neighbours() for person, p in picks.items()}
         self.shot = np.searchsorted(np.array(cuts), np.arange(take.samples), side="right")
         passes = sorted({int(n) for p in picks.values() for n in np.unique(p.passes[p.rows >= 0])})
-        names = [*ARRAYS, *MASK_ARRAYS]
+        names = [*ROW_ARRAYS, *MASK_ARRAYS]
         self.rows = {n: {name: take.read(group_of(n), name, "track") for name in names} for n in passes}
+        self.squeezed = {person: self._squeezed(person) for person in picks}
 
     def write(self, start: int, stop: int) -> None:
         for person in self.picks:
@@ -102,7 +113,7 @@ class Assembler:
 
     def _gather(self, person: int, name: str, samples: np.ndarray) -> np.ndarray:
         """An array's rows at samples where the person has data."""
-        dtype, shape = ARRAYS[name]
+        dtype, shape = ROW_ARRAYS[name]
         out = np.zeros((len(samples), *shape), dtype)
         picks = self.picks[person]
         for number, arrays in self.rows.items():
@@ -110,29 +121,45 @@ class Assembler:
             out[here] = arrays[name][picks.rows[samples[here]]]
         return out
 
+    def _squeezed(self, person: int) -> np.ndarray:
+        """(T,) where the person's landmarks are of no use because the person is nearly out of sight."""
+        samples = np.arange(self.take.samples)
+        seen = self.picks[person].rows >= 0
+        area, scale, box = (np.zeros((len(samples), *ROW_ARRAYS[name][1]), np.float32) for name in ("area", "scale", "box"))
+        for name, out in (("area", area), ("scale", scale), ("box", box)):
+            out[seen] = self._gather(person, name, samples[seen])
+        return squeezed(seen, area, scale, self._at_side(box).any(1), self.shot, self.seconds)
+
+    def _at_side(self, box: np.ndarray) -> np.ndarray:
+        """(n, 2) bool: whether boxes (n, 4) reach the picture's left and right edge."""
+        width, margin = self.take.clip["width"], EDGE * max(self.take.clip["width"], self.take.clip["height"])
+        return np.stack([box[:, 0] < margin, box[:, 2] > width - margin], 1)
+
     def _write_arrays(self, person: int, samples: np.ndarray) -> None:
         before, after = (n[samples] for n in self.neighbours[person])
         there = self.picks[person].rows[samples] >= 0
         gap = ~there & (before >= 0) & (after < self.take.samples)
         gap[gap] = self._bridged(person, before[gap], after[gap])
+        unseen = gap | self.squeezed[person][samples]
         weight = (samples - before)[gap] / np.maximum(after - before, 1)[gap]
         for name, (dtype, shape) in ARRAYS.items():
             out = np.zeros((len(samples), *shape), dtype)
             out[there] = self._gather(person, name, samples[there])
             if name == "state":
-                out[gap] = State.OCCLUDED
-            elif name != "confidence":
+                out[unseen] = State.OCCLUDED
+            elif name == "confidence":
+                out[unseen] = 0
+            else:
                 w = weight.reshape(-1, *[1] * len(shape))
                 out[gap] = (1 - w) * self._gather(person, name, before[gap]) + w * self._gather(person, name, after[gap])
             if name == "landmarks_px":
-                out[gap, :, 2] = 0  # nobody saw them
+                out[unseen, :, 2] = 0
             self.take.append(person_group(person), name, out)
 
     def _bridged(self, person: int, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """Which gaps between two sightings are somebody hidden: short, within a shot, not too far to go, not out of the picture and back."""
-        width, margin = self.take.clip["width"], 0.01 * max(self.take.clip["width"], self.take.clip["height"])
         old, new = self._gather(person, "box", before), self._gather(person, "box", after)
-        out_and_back = ((old[:, 0] < margin) & (new[:, 0] < margin)) | ((old[:, 2] > width - margin) & (new[:, 2] > width - margin))
+        out_and_back = (self._at_side(old) & self._at_side(new)).any(1)
         seconds = (after - before) * self.seconds
         way = np.linalg.norm((old[:, :2] + old[:, 2:] - new[:, :2] - new[:, 2:]) / 2, axis=1)
         near = way <= (REACH + SPEED * seconds) * np.maximum(old[:, 3] - old[:, 1], new[:, 3] - new[:, 1])

@@ -138,3 +138,26 @@ def test_of_two_who_overlap_the_one_not_painted_over_is_seen(landmarker, frame, 
 def test_silhouette_covers_most_of_the_mask(pose):
     drawn, mask = silhouette(pose.keypoints, pose.roi), pose.logits > 0
     assert (drawn & mask).sum() > 0.6 * mask.sum() and (drawn & ~mask).sum() < 0.5 * mask.sum()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a network" * 99], ids=["missing", "empty", "garbage"])
+def test_a_damaged_network_says_what_to_do(tmp_path, monkeypatch, content):
+    from body4d_engine.errors import Body4DError
+    from body4d_engine.models import litert
+
+    if content is not None:
+        (tmp_path / "pose_landmark_full.tflite").write_bytes(content)
+    monkeypatch.setattr(litert, "path", lambda name: tmp_path / name)
+    with pytest.raises(Body4DError, match="pose_landmark_full.tflite") as error:
+        PoseLandmarker()
+    assert error.value.code == "models_damaged" and error.value.hint
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2)])
+def test_nobody_is_in_the_tiniest_picture(size):
+    from body4d_engine.models.people_detector import PeopleDetector
+    from body4d_engine.people import Prompt
+    from body4d_engine.tracking.prompts import ZOOMS, _poses
+
+    networks = PeopleDetector(), PoseLandmarker()
+    assert [_poses(np.zeros((*size, 3), np.uint8), zoom, Prompt(0, 1, 1), *networks) for zoom in ZOOMS] == [[]] * len(ZOOMS)

@@ -4,9 +4,10 @@
 import numpy as np
 import pytest
 
+from body4d_engine.errors import Body4DError
 from body4d_engine.events import Committed, Notice, Progress
 from body4d_engine.models.anny.pose import KEYPOINTS
-from body4d_engine.stages.recover import Recover
+from body4d_engine.stages.recover import Recover, fit_one
 from body4d_engine.take import State, Take
 
 from .tracked import real_walk, run_stage, tracked_take, visible
@@ -177,3 +178,15 @@ def test_a_jump_to_another_place_is_followed_at_once(tmp_path, walk):
     ours, theirs = take.read("people/1", "keypoints_px")[20:, hips, 0].mean(1), pixels[20:, [23, 24], 0].mean(1)
     assert np.abs(ours - theirs).max() < 60
     take.close()
+
+
+def test_a_body_without_numbers_names_person_and_frame(tmp_path, walk, monkeypatch):
+    def broken(rig, seen, shape, before, gap_s):
+        poses = fit_one(rig, seen, shape, before, gap_s)
+        poses.position[:] = np.nan if before is not None else 1.0
+        return poses
+
+    monkeypatch.setattr("body4d_engine.stages.recover.fit_one", broken)
+    with pytest.raises(Body4DError, match="person 1 at frame 2 ") as error:
+        recovered(tmp_path / "a.take", walk, slice(0, 4), step=2)
+    assert error.value.code == "body_not_finite" and error.value.hint

@@ -13,7 +13,7 @@ from body4d_engine.fit import flips
 from body4d_engine.fit.observations import Survey
 from body4d_engine.fit.shape import average_shape
 from body4d_engine.stages.recover import Recover
-from body4d_engine.stages.refine import Refine, find_stretches
+from body4d_engine.stages.refine import MOST_OVERLAP, Refine, find_stretches
 from body4d_engine.take import State, Take
 
 from .test_recover import arrays, mpjpe_mm
@@ -87,7 +87,8 @@ def test_killed_and_resumed_is_the_same(tmp_path, walk, kill_after):
 
 def test_short_gaps_are_filled_and_long_ones_are_not(tmp_path, walk):
     pixels, metres, state = (values[:100].copy() for values in to_and_fro(walk, 100))
-    state[20:35] = State.ABSENT  # a quarter of a second
+    state[20:35] = State.OCCLUDED  # a quarter of a second
+    pixels[20:35] = metres[20:35] = 0
     state[50:85] = State.OCCLUDED
     pixels[50:85] = metres[50:85] = 0
     whole, _ = made(tmp_path / "whole.take", walk, to_and_fro(walk, 100))
@@ -126,14 +127,54 @@ def test_nothing_is_smoothed_across_a_cut(tmp_path, walk, monkeypatch):
     np.testing.assert_allclose(shots[0][:50], shots[1][:50], atol=1e-6)
 
 
-def test_stretches_end_at_cuts_and_long_gaps():
-    seen = np.array([0, 0, 1, 1, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0, 1, 0], bool)
-    known = Survey(seen * 1, seen, seen * 1.0, ~seen, frozenset({8}), 0.1)
-    stretches, filled = find_stretches(known)
-    assert stretches == [(2, 8), (8, 10), (15, 16)]  # 0.2 s is bridged, a cut and 0.5 s are not
-    assert np.flatnonzero(filled).tolist() == [4, 5]
-    across = Survey(seen * 1, seen, seen * 1.0, ~seen, frozenset({5}), 0.1)
-    assert find_stretches(across)[0] == [(2, 4), (6, 10), (15, 16)]  # a gap is not bridged over a cut
+def known_of(text, *cuts):
+    """A survey, ten samples a second, of a person who is visible (v), occluded (o) or absent (.)."""
+    seen = np.array([c == "v" for c in text])
+    state = np.array([{"v": State.VISIBLE, "o": State.OCCLUDED, ".": State.ABSENT}[c] for c in text], np.uint8)
+    return Survey(state, seen, seen * 1.0, ~seen, frozenset(cuts), 0.1)
+
+
+@pytest.mark.parametrize("text, cuts, stretches, filled", [
+    ("..vvoovv..", (), [(2, 8)], [4, 5]),
+    ("..vv..vv..", (), [(2, 4), (6, 8)], []),  # gone for a moment, as out of the picture and back
+    ("..vvooooovv", (), [(2, 4), (9, 11)], []),  # half a second is too long
+    ("..vvvv", (4,), [(2, 4), (4, 6)], []),
+    ("..vvoovv", (5,), [(2, 5), (5, 8)], [4, 5]),  # not bridged over a cut, but each side goes on up to it
+    (".oovvvoo.", (), [(1, 8)], [1, 2, 6, 7]),  # before the first sighting and after the last
+    ("oooooovvoooooo", (), [(6, 8)], []),
+], ids=lambda value: value if isinstance(value, str) else "")
+def test_stretches_end_at_cuts_absence_and_long_gaps(text, cuts, stretches, filled):
+    found, hidden = find_stretches(known_of(text, *cuts))
+    assert found == stretches and np.flatnonzero(hidden).tolist() == filled
+
+
+def test_who_gets_out_of_sight_goes_on_as_before(tmp_path, walk):
+    pixels, metres, state = walk.px.copy(), walk.metres.copy(), visible(100)
+    state[:12] = state[80:95] = State.OCCLUDED
+    state[95:] = State.ABSENT
+    pixels[:12, :, 2] = pixels[80:, :, 2] = 0
+    whole, _ = made(tmp_path / "whole.take", walk, (walk.px, walk.metres, visible(100)))
+    take, _ = made(tmp_path / "a.take", walk, (pixels, metres, state))
+    found, truth = arrays(take, stage="refine"), arrays(whole, stage="refine")
+    assert (found["state"][:12] == State.FILLED).all() and (found["state"][80:95] == State.FILLED).all() and not found["state"][95:].any()
+    for part, last in ((slice(0, 12), 12), (slice(80, 95), 79)):
+        apart = np.linalg.norm((found["root"] - truth["root"])[part, :2], axis=1)
+        still = np.linalg.norm((found["root"][last] - truth["root"][part])[:, :2], axis=1)
+        assert apart.max() < 0.1 and apart.max() < still.max()
+        np.testing.assert_array_equal(found["vertices"][part], found["vertices"][last : last + 1].repeat(len(apart), 0))
+    take.close(), whole.close()
+
+
+def test_windows_of_fast_clips_are_no_larger(tmp_path, walk, monkeypatch):
+    sizes = []
+
+    def fit(rig, start, seen, scale, spacing_s):
+        sizes.append(len(seen))
+        return start
+
+    monkeypatch.setattr("body4d_engine.stages.refine.fit_sequence", fit)
+    made(tmp_path / "a.take", walk, to_and_fro(walk, 900), Refine(core=20), fps=1000)[0].close()
+    assert max(sizes) == 20 + 2 * MOST_OVERLAP
 
 
 def test_a_step_changes_the_spacing_not_the_smoothness(tmp_path, walk):
@@ -194,7 +235,8 @@ from pathlib import Path
 from tests.engine.test_refine import Refine, made, real_walk, to_and_fro
 walk = real_walk(1)
 take, _ = made(Path(sys.argv[1]), walk, to_and_fro(walk, int(sys.argv[2])), Refine(core=60), fps=30)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+status = Path("/proc/self/status")  # getrusage's figure begins with the parent's on Linux
+print(status.read_text().split("VmHWM:")[1].split()[0] if status.exists() else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
     unit = 1e6 if sys.platform == "darwin" else 1e3
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p), "OPENBLAS_NUM_THREADS": "1"}

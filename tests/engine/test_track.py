@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The logic of tracking, with fake networks in a made-up world."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,9 @@ from body4d_engine.people import BoxPrompt, Person, Prompt
 from body4d_engine.stages import track as track_module
 from body4d_engine.stages.track import Track
 from body4d_engine.take import State, Take
-from body4d_engine.tracking import rows
+from body4d_engine.tracking import appearance, rows
+from body4d_engine.tracking.leaving import squeezed
+from body4d_engine.tracking.linking import Tracklet, link
 from body4d_engine.tracking.tracker import PATIENCE_S, UNSUPPORTED_S, Tracker
 
 from .fake_people import Actor, World
@@ -331,3 +335,58 @@ def test_frames_are_decoded_once_when_nothing_is_prompted(tmp_path):
     world = busy()
     run(world, tmp_path)
     assert world.decoded == len(world.frames)
+
+
+def sizes(area, scale=None, shot=None, at_side=False, seconds=1 / 30):
+    area = np.array(area, float)
+    count = len(area)
+    return squeezed(area > 0, area, np.full(count, 200.0) if scale is None else np.array(scale, float), np.full(count, at_side),
+                    np.zeros(count, int) if shot is None else np.array(shot), seconds)
+
+
+def test_whoever_shrinks_out_of_sight_is_squeezed():
+    shrinking = [*[100] * 60, 90, 70, 50, 30]
+    assert np.flatnonzero(sizes([*shrinking, *[0] * 30])).tolist() == [61, 62, 63]
+    assert np.flatnonzero(sizes([*[0] * 30, *shrinking[::-1]])).tolist() == [30, 31, 32]  # who comes into sight, too
+    assert np.flatnonzero(sizes([*[100] * 60, 70, 0, 100, *[0] * 30], [200] * 60 + [200, 0, 170] + [0] * 30)).tolist() == [60, 62]
+    assert not sizes([*[100] * 30, *[60] * 20, *[100] * 30, *[0] * 30]).any()  # in the middle nothing is lost
+    assert not sizes([*[100] * 60, 70, 50, 100, *[0] * 30]).any()
+
+
+def test_at_the_end_of_a_shot_only_who_is_at_the_side_is_squeezed():
+    shrinking = [*[100] * 60, 70, 50]
+    assert not sizes(shrinking).any() and np.flatnonzero(sizes(shrinking, at_side=True)).tolist() == [60, 61]
+    assert not sizes([*shrinking, *[0] * 30], shot=[0] * 62 + [1] * 30).any()
+
+
+def test_squeezed_takes_less_than_half_a_second():
+    for seconds, most in ((1 / 30, 14), (1 / 240, 119), (1 / 5, 2), (1.0, 0)):
+        fading = np.linspace(0.7, 0.3, int(0.8 / seconds) + 1) * 100
+        assert sizes([*[100] * int(3 / seconds), *fading, 0, *[0] * int(2 / seconds)], seconds=seconds).sum() <= most
+
+
+def test_nobody_saw_the_landmarks_of_who_slips_out_of_sight(tmp_path):
+    """The landmarker squeezes the whole body into what is left of it beside the picture's left edge."""
+    class Squeezing(Actor):
+        def points(self, frame):
+            self.height = 120 * (1 - 0.12 * max(0, frame - 54))
+            return super().points(frame)
+
+    world = World([Squeezing(seen_only(line(300, 30, frames=60), (0, 60)))])
+    take, _ = run(world, tmp_path)
+    visibility = np.array(take.read("people/1", "landmarks_px"))[:, :, 2].max(1)
+    assert (state(take, 1)[:55] == State.VISIBLE).all() and (visibility[:55] > 0.9).all()
+    assert (state(take, 1)[56:60] == State.OCCLUDED).all() and not visibility[56:60].any() and not state(take, 1)[60:].any()
+
+
+def test_linking_a_crowd_takes_seconds():
+    random, crowd = np.random.default_rng(0), []
+    looks = random.random((2, appearance.SIZE))
+    for number in range(480):
+        first, x, y = int(random.integers(0, 18000)), *(random.random(2) * 1000)
+        crowd.append(Tracklet(0, number))
+        for i in range(8):
+            crowd[-1].add(first + i, np.array([x + i, y, x + 50 + i, y + 150]), looks[number % 2] * (1 + 0.05 * random.random(appearance.SIZE)))
+    begun = time.process_time()
+    chains = link(crowd, 1 / 30, [])
+    assert sorted(t.track for chain in chains for t in chain) == list(range(480)) and time.process_time() - begun < 10
