@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Durable writes, the lock between writers and the sweep of what no take names. numpy and the standard library only."""
+"""Durable writes, the lock between writers and the sweep of what no take names. Standard library only: the set-up scripts use it too."""
 
 import errno
 import hashlib
@@ -10,7 +10,6 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import numpy as np
 
 from .errors import TakeError
 
@@ -102,13 +101,13 @@ def write_json(target: Path, data: dict) -> None:
         sync_folder(target.parent)
 
 
-def write_npz(target: Path, arrays: dict) -> None:
-    """Write a .npz file atomically and durably. Raises TakeError."""
+def write_whole(target: Path, fill) -> None:
+    """Write a file atomically and durably; `fill` gets it open for binary writing. Raises TakeError."""
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(target.name + ".tmp")
         with open(temporary, "wb") as file:
-            np.savez_compressed(file, **arrays)
+            fill(file)
             file.flush()
             os.fsync(file.fileno())
         replace(temporary, target)

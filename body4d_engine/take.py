@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .disk import FileLock, acquire, fingerprint, sweep, sync_folder, write_json, write_npz, writing
+from .disk import FileLock, acquire, fingerprint, sweep, sync_folder, write_json, write_whole, writing
 from .errors import TakeError
 from .masks import decode_mask, encode_mask
 
@@ -293,7 +293,7 @@ class Take:
         """Write a whole .npz file atomically; it counts from the next commit on. Overwrites what this run of the stage wrote before."""
         taken = {known.get("file", other) for entry in self._meta["stages"].values() for other, known in entry["files"].items()}
         file = f"{name.removesuffix('.npz')}.{self._mark}.npz" if name in taken else name
-        write_npz(self.path / file, arrays)
+        write_whole(self.path / file, lambda target: np.savez_compressed(target, **arrays))
         self.working["files"][name] = {**fingerprint(self.path / file), **({"file": file} if file != name else {})}
 
     def add_file(self, name: str) -> None:

@@ -11,6 +11,7 @@ Sets up its own environment on first use. Runs on any Python from 3.8 on, as lon
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -71,7 +72,7 @@ class Tools(NamedTuple):
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser("convert.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     top.add_argument("videos", nargs="*", type=Path, metavar="VIDEO", help="a video file, or a folder of images")
-    top.add_argument("--demo", action="store_true", help="convert a clip of two people that is downloaded once (4 MB)")
+    top.add_argument("--demo", action="store_true", help="convert a clip of two people that is downloaded once (9 MB)")
     top.add_argument("--out", type=Path, metavar="DIR", help="where the results go; else beside each video, --demo into the current folder")
     top.add_argument("--blender", type=Path, metavar="PATH", help="an installed Blender, 4.2 or newer, in place of a downloaded one")
     top.add_argument("--mesh-cache", action="store_true", help="the .blend plays the meshes from the take instead of holding shape keys")
@@ -202,10 +203,18 @@ def run_engine(job: Job, tools: Tools, options: argparse.Namespace, report: Path
 
 
 def build_blend(job: Job, tools: Tools, options: argparse.Namespace) -> List[str]:
-    """Make the .blend; an earlier one, which may hold the user's work, becomes NAME.blend1. Returns what to tell the user."""
-    earlier = Path(str(job.blend) + "1") if job.blend.exists() else None
-    if earlier:
-        os.replace(str(job.blend), str(earlier))
+    """Make the .blend, unless it is there and the take has not changed since. An earlier one that the user saved is kept beside it.
+
+    Returns what to tell the user.
+    """
+    made = Made(job, job.blend, {"mesh_cache": options.mesh_cache})
+    if made.current:
+        return ["%s is up to date and was left as it is" % job.blend.name]
+    aside = job.folder / (".%s.blend.old" % job.name)
+    if job.blend.exists() and not made.untouched:
+        aside = next(path for path in (job.folder / ("%s_before%s.blend" % (job.name, number or "")) for number in count()) if not path.exists())
+    if job.blend.exists():
+        os.replace(str(job.blend), str(aside))
     try:
         with Step("Building %s" % job.blend.name):
             code, tail = run_child(tools.blender + [str(job.take), "--out", str(job.blend)] + (["--mesh-cache"] if options.mesh_cache else []),
@@ -213,19 +222,56 @@ def build_blend(job: Job, tools: Tools, options: argparse.Namespace) -> List[str
             if code != 0 or not job.blend.is_file():
                 raise Failure("%s was not built: %s" % (job.blend.name, failure_text(code, None, tail)))
     except BaseException:
-        if earlier and not job.blend.exists():
-            os.replace(str(earlier), str(job.blend))
+        if aside.exists() and not job.blend.exists():
+            os.replace(str(aside), str(job.blend))
         raise
+    made.remember()
     notes = [line[len("note: "):] for line in tail if line.startswith("note: ")]
-    return notes + (["the .blend that was there is kept as %s" % earlier.name] if earlier else [])
+    if aside.name.startswith("."):
+        if aside.exists():
+            aside.unlink()
+        return notes
+    return notes + ["the .blend that was there is kept as %s" % aside.name]
 
 
 def export_overlay(job: Job, tools: Tools, options: argparse.Namespace) -> List[str]:
+    made = Made(job, job.overlay, {})
+    if made.current:
+        return []
     code, tail = run_child(tools.engine + ["export", str(job.take), "--layout", "overlay", "--out", str(job.overlay), "--clip", str(job.video)],
                            tools.environment, shown=True)
     if code != 0:
         raise Failure("%s was not made: %s" % (job.overlay.name, failure_text(code, None, tail)))
+    made.remember()
     return []
+
+
+class Made:
+    """What an earlier run made of a take, as it keeps it in the take's folder: of which take.json, with which options, and the file's size and time.
+
+    `current`: the file is there and would be made the same again. `untouched`: it is byte for byte ours.
+    """
+
+    def __init__(self, job: Job, file: Path, options: Dict[str, bool]):
+        self.file, self.note = file, job.take / "made" / (file.name + ".json")
+        try:
+            content = (job.take / "take.json").read_bytes()
+        except OSError:
+            content = b""
+        self.source = {"take": hashlib.sha256(content).hexdigest(), "options": options}
+        try:
+            known = json.loads(self.note.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            known = {}
+        self.current = file.exists() and all(known.get(name) == value for name, value in self.source.items())
+        self.untouched = file.exists() and known.get("file") == self.state()
+
+    def state(self) -> List[int]:
+        return [self.file.stat().st_size, self.file.stat().st_mtime_ns]
+
+    def remember(self) -> None:
+        self.note.parent.mkdir(parents=True, exist_ok=True)
+        self.note.write_text(json.dumps({**self.source, "file": self.state()}), encoding="utf-8")
 
 
 def run_child(command: List[str], environment: Dict[str, str], shown: bool) -> Tuple[int, List[str]]:

@@ -119,13 +119,29 @@ def test_a_blend_of_someone_elses_is_left_alone(footage, capfd):
     assert "results are named a_2" in capfd.readouterr().out
 
 
-def test_the_earlier_blend_is_kept(footage, capfd):
+def test_a_blend_is_left_alone_while_its_take_stays_the_same(footage, capfd):
     clip = video(footage, "a.mp4")
     assert convert.main([str(clip)]) == 0
     (footage / "a.blend").write_text("with lights")
     assert convert.main([str(clip)]) == 0
-    assert (footage / "a.blend1").read_text() == "with lights" and (footage / "a.blend").read_text() == "scene of a.take keys"
-    assert "kept as a.blend1" in capfd.readouterr().out
+    assert (footage / "a.blend").read_text() == "with lights" and "a.blend is up to date and was left as it is" in capfd.readouterr().out
+
+
+def test_no_blend_that_was_edited_is_ever_lost(footage, capfd):
+    clip = video(footage, "a.mp4")
+    for options in ([], ["--mesh-cache"], [], ["--mesh-cache"]):
+        assert convert.main([str(clip), *options]) == 0
+        (footage / "a.blend").write_text("my work after %s %d" % (options, len(list(footage.glob("*.blend")))))
+    kept = sorted(path.name for path in footage.glob("a_before*.blend"))
+    assert kept == ["a_before.blend", "a_before1.blend", "a_before2.blend"]
+    assert all((footage / name).read_text().startswith("my work") for name in kept)
+    assert "kept as a_before2.blend" in capfd.readouterr().out
+
+
+def test_a_blend_of_our_own_that_nobody_touched_is_replaced_without_a_copy(footage):
+    clip = video(footage, "a.mp4")
+    assert convert.main([str(clip)]) == 0 and convert.main([str(clip), "--mesh-cache"]) == 0
+    assert (footage / "a.blend").read_text() == "scene of a.take cached" and [p.name for p in footage.glob("*blend*")] == ["a.blend"]
 
 
 def test_a_failed_scene_gives_the_earlier_blend_back(footage, capfd):
@@ -134,7 +150,7 @@ def test_a_failed_scene_gives_the_earlier_blend_back(footage, capfd):
     assert "no_scene.blend was not built" in capfd.readouterr().err
     (footage / "no_scene.blend").write_text("of yesterday")
     assert convert.main([str(clip)]) == 1
-    assert (footage / "no_scene.blend").read_text() == "of yesterday" and not (footage / "no_scene.blend1").exists()
+    assert (footage / "no_scene.blend").read_text() == "of yesterday" and len(list(footage.glob("*.blend*"))) == 1
     assert "the take has no meshes" in capfd.readouterr().err
 
 

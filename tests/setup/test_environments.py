@@ -316,3 +316,12 @@ def test_a_python_without_pips_wheel_uses_its_pip(python, monkeypatch, tmp_path)
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1))
     with pytest.raises(SetupError, match="comes without pip.*python3-venv"):
         setup_env.pip_command(bare, tmp_path / "python")
+
+
+def test_a_python_without_any_package_gets_through_the_set_up_code(tmp_path):
+    """What runs before there is an environment may import nothing but the standard library."""
+    code = ("import sys; sys.path.insert(0, sys.argv[1]); import convert, setup_env, test\n"
+            "setup_env.make_home()\nwith setup_env.alone('x'): print('locked')")
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code, str(setup_env.ROOT / "scripts")], capture_output=True, text=True,
+                          env={**os.environ, "BODY4D_HOME": str(tmp_path)})
+    assert (done.returncode, done.stdout) == (0, "locked\n"), done.stderr
