@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A take as a .blend of its own."""
 
+import math
 import os
 from pathlib import Path
 
@@ -42,8 +43,12 @@ def _save(path: Path) -> None:
 
 
 def look_through_camera() -> None:
-    """Let every 3D view of the file open on the footage."""
+    """Let every 3D view of the file open on the footage, upright pictures too: at zoom 0 the camera's frame is half as wide as the view."""
+    render = bpy.context.scene.render
+    tall = render.resolution_y / render.resolution_x
+    zoom = 50 * (math.sqrt(4 * min(0.5, 0.45 / tall)) - math.sqrt(2))
     for screen in bpy.data.screens:
         for area in screen.areas:
             if area.type == "VIEW_3D" and area.spaces.active.region_3d:
                 area.spaces.active.region_3d.view_perspective = "CAMERA"
+                area.spaces.active.region_3d.view_camera_zoom = zoom

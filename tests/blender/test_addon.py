@@ -201,7 +201,8 @@ def test_build_scene_saves_a_file_that_opens_and_moves_with_its_take(scene, tmp_
     opened.frame_set(9)
     wanted = upright(Take.open(tmp_path / "there" / "a.take").read("people/1", "vertices")[8])
     assert np.array_equal(shown(bpy.data.objects["Ana"]), wanted)
-    assert all(a.spaces.active.region_3d.view_perspective == "CAMERA" for s in bpy.data.screens for a in s.areas if a.type == "VIEW_3D")
+    views = [a.spaces.active.region_3d for s in bpy.data.screens for a in s.areas if a.type == "VIEW_3D"]
+    assert all(view.view_perspective == "CAMERA" and abs(view.view_camera_zoom) < 1e-3 for view in views)
 
 
 def test_a_blend_that_was_there_is_kept(scene, tmp_path):
