@@ -110,6 +110,8 @@ def load_people(path) -> list[Person]:
         raise Body4DError(f"The people file {path} cannot be read: {error}.", "Give --people auto or a JSON file.", "bad_people") from error
     except Body4DError as error:
         raise Body4DError(f"The people file {path}: {error.message}", error.hint, error.code) from error
+    if not people:
+        raise Body4DError(f"The people file {path} names nobody.", "Give --people auto to find everyone.", "bad_people")
     if len({p.id for p in people}) < len(people):
         raise Body4DError(f"The people file {path} gives two people the same id.", "Number them 1, 2, 3, ...", "bad_people")
     return people
@@ -118,7 +120,7 @@ def load_people(path) -> list[Person]:
 def people_from_options(people: str = "auto", clicks=(), boxes=(), heights=()) -> list[Person]:
     """People from the command line's texts; an empty list means: find everyone.
 
-    clicks `ID:FRAME,X,Y[,-]`, boxes `ID:FRAME,X0,Y0,X1,Y1`, heights `[ID=]METRES`. A height without an id is kept by `height_for`.
+    clicks `ID:FRAME,X,Y[,-]`, boxes `ID:FRAME,X0,Y0,X1,Y1`, heights `[ID=]METRES`.
     """
     found = {} if people == "auto" else {p.id: p for p in load_people(people)}
 

@@ -69,6 +69,7 @@ class _Writer:
         self.cast = Cast(take)
         self.masked = [entry for entry in take.people if take.has(f"people/{entry['id']}", "mask_index")]
         self.has_masks = bool(self.masked)
+        self.focal_method = str(take.camera()["method"]) if self.cast.people else ""
         self.face_lines = {entry["id"]: obj_faces(self.cast.faces(entry["id"])) for entry in self.cast.people} if "obj" in parts else {}
 
     def notices(self) -> Iterator[Notice]:
@@ -134,7 +135,7 @@ class _Writer:
                 write_obj(self._place(f"mesh_4d_individual/{name}.obj"), turned, self.face_lines[number])
             if "focal" in self.parts:
                 origin = self.cast.root(number, sample) - root_offset(len(vertices))
-                camera = {"focal_length": float(self.cast.focal_px[sample]), "camera": origin.tolist()}
+                camera = {"focal_length": float(self.cast.focal_px[sample]), "camera": origin.tolist(), "method": self.focal_method}
                 self._place(f"focal_4d_individual/{name}.json").write_text(json.dumps(camera, indent=4), encoding="utf-8")
 
     def _present(self, sample: int) -> list[int]:

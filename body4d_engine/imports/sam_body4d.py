@@ -47,6 +47,7 @@ class SamBody4dFolder:
         self.size = image_size(next(iter(pictures.values()))) if pictures else None
         self.samples = 1 + max(max(files, default=0) for files in (*slots.values(), self._masks, renders))
         self._labels: tuple[int, np.ndarray] | None = None
+        self._focal_method = "estimated"
         self._meshes = self._identify(slots)  # person -> sample -> (mesh file, slot it lies in)
         self.people = [Person(number) for number in sorted(self._meshes)]
         self._rest = {person.id: (self._file(person.id, self.first(person.id)), *read_mesh(self._file(person.id, self.first(person.id)))) for person in self.people}
@@ -70,7 +71,7 @@ class SamBody4dFolder:
         known = np.flatnonzero(np.isfinite(focals))
         if not len(known):
             return np.full(self.samples, ASSUMED_DIAGONALS * hypot(width, height)), centre, "assumed", f"{ASSUMED_DIAGONALS} x the frame's diagonal"
-        return np.interp(np.arange(self.samples), known, focals[known]), centre, "estimated", "focal_4d_individual of SAM-Body4D"
+        return np.interp(np.arange(self.samples), known, focals[known]), centre, self._focal_method, "focal_4d_individual of SAM-Body4D"
 
     def body(self, person: int) -> dict[str, np.ndarray]:
         _, vertices, faces = self._rest[person]
@@ -146,6 +147,8 @@ class SamBody4dFolder:
                 raise ValueError("a value is no number")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise Body4DError(f"{path} cannot be read: {error!r}.", 'It should hold {"focal_length": px, "camera": [x, y, z]}.', "bad_focal_file") from error
+        if data.get("method") in ("user", "metadata", "assumed"):  # our own export knows; SAM-Body4D estimates
+            self._focal_method = data["method"]
         return focal, origin
 
     def _find_fps(self) -> Fraction | None:

@@ -33,8 +33,19 @@ def hints_of(people: list[Person], frame: int, rgb: np.ndarray, detector, landma
     return hints
 
 
+def _within(prompt, width: int, height: int):
+    """A box cut to the picture, where it reaches into it; anything else as it is."""
+    if not isinstance(prompt, BoxPrompt):
+        return prompt
+    (x0, x1), (y0, y1) = sorted((prompt.x0, prompt.x1)), sorted((prompt.y0, prompt.y1))
+    if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
+        return prompt
+    return BoxPrompt(prompt.frame, max(x0, 0.0), max(y0, 0.0), min(x1, width), min(y1, height))
+
+
 def _find(person: Person, wanted: list, elsewhere: list, rgb: np.ndarray, detector, landmarker) -> Pose:
     height, width = rgb.shape[:2]
+    wanted = [_within(prompt, width, height) for prompt in wanted]  # a box around somebody at the edge is drawn past it
     for prompt in wanted:
         points = [(prompt.x, prompt.y)] if isinstance(prompt, Prompt) else [(prompt.x0, prompt.y0), (prompt.x1, prompt.y1)]
         if not all(0 <= x <= width and 0 <= y <= height for x, y in points):

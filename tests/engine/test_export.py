@@ -80,7 +80,7 @@ def test_meshes_are_in_opengl_camera_axes_and_outward(made):
 def test_camera_files_are_in_opencv_axes(made):
     take, out = made
     data = json.loads((out / "focal_4d_individual/7/00000002.json").read_text())
-    assert data == {"focal_length": 80.0, "camera": take.read("people/7", "root")[2].astype(float).tolist()}
+    assert data == {"focal_length": 80.0, "camera": take.read("people/7", "root")[2].astype(float).tolist(), "method": "user"}
 
 
 def test_masks_are_palette_pictures_of_ids(made):

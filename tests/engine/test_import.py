@@ -68,7 +68,7 @@ def test_export_and_import_give_the_same_take(exported, tmp_path):
             np.testing.assert_allclose(ours.read(f"people/{person}", name)[there], theirs.read(f"people/{person}", name)[there], rtol=0, atol=1e-6)
         assert (ours.body(person)["faces"] == theirs.body(person)["faces"]).all()
     np.testing.assert_array_equal(ours.mask(3, 4), theirs.mask(3, 4))
-    assert ours.camera()["focal_px"].tolist() == [77.5] * 6 and str(ours.camera()["method"]) == "estimated"
+    assert ours.camera()["focal_px"].tolist() == [77.5] * 6 and str(ours.camera()["method"]) == str(theirs.camera()["method"])
     assert ours.clip["path"] == str((out / "images").resolve()) and ours.clip["proxy"]
     assert "fps_assumed" not in codes(events)
 
@@ -258,3 +258,14 @@ def test_a_rate_cut_to_a_whole_number_is_told_where_nothing_better_is_known(fold
         film = make_clip(tmp_path / "film.mp4", count=images.frame_count, size=(images.width, images.height))
     _, events = bring(folder, tmp_path / "a.take", clip=film if with_film else None)
     assert ("fps_cut" in codes(events)) != with_film
+
+
+def test_a_focal_length_of_sam_body4d_itself_is_called_estimated(exported, tmp_path):
+    _, out = exported
+    shutil.copytree(out, tmp_path / "theirs")
+    for path in (tmp_path / "theirs" / "focal_4d_individual").rglob("*.json"):
+        data = json.loads(path.read_text())
+        del data["method"]
+        path.write_text(json.dumps(data))
+    ours, _ = bring(tmp_path / "theirs", tmp_path / "b.take")
+    assert str(ours.camera()["method"]) == "estimated"

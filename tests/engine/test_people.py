@@ -33,7 +33,7 @@ def test_options_that_cannot_be_read_are_quoted(options, message):
 
 
 @pytest.mark.parametrize("data, message", [
-    ([{"name": "x"}], "cannot be read"), ([{"id": 1}, {"id": 1}], "same id"), ([{"id": 0}], "ids count from 1"), (["x"], "cannot be read"),
+    ([{"name": "x"}], "cannot be read"), ([], "names nobody"), ([{"id": 1}, {"id": 1}], "same id"), ([{"id": 0}], "ids count from 1"), (["x"], "cannot be read"),
     ([{"id": 1, "prompts": {"clicks": [[1]]}}], "cannot be read"), (5, "no list of people"), ({"people": None}, "no list of people"),
     ({"persons": []}, 'no "people" in it'), ([{"id": 1, "height_m": 180}], "180 is not a height in metres"),
     ([{"id": 1, "color": [255, 0, 0]}], "from 0 to 1"), ([{"id": 1, "prompts": {"clicks": [[0, float("nan"), 3]]}}], "nan is not a position"),

@@ -251,6 +251,13 @@ def test_prompts_that_cannot_be_followed(tmp_path, prompts, code, says):
     assert error.value.code == code and error.value.hint and all(text in error.value.message for text in says)
 
 
+def test_a_box_may_reach_past_the_picture_and_start_at_any_corner(tmp_path):
+    world = World([Actor(line(24, 24), RED)])
+    x, y = world.actors[0].path(20)
+    take, _ = run(world, tmp_path, [Person(1, prompts=[BoxPrompt(20, x + 25, y + 60, x - 60, y - 60)])])
+    assert who(take, world, 1, 20) == 0
+
+
 def test_two_people_prompted_on_one_body(tmp_path):
     world = World(three())
     at = world.actors[0].path(20)
