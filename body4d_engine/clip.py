@@ -3,6 +3,7 @@
 
 import hashlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -74,7 +75,7 @@ def image_rate(fps) -> Fraction:
     return snap_rate(Fraction(fps))
 
 
-class Clip:
+class Clip(ABC):
     """Frames of one clip. Not for use from several threads at once.
 
     width, height: px, upright, square pixels. fps: Fraction. frame_count: of the whole clip. frames: range in use.
@@ -100,16 +101,18 @@ class Clip:
         return self.path.name
 
     @property
+    @abstractmethod
     def facts(self) -> Facts:
-        raise NotImplementedError
+        """What the file is like."""
 
     @property
+    @abstractmethod
     def notices(self) -> list[Notice]:
         """What the user should know of this clip so far; grows where decoding meets damage."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _rgb(self, frame: int) -> np.ndarray:
-        raise NotImplementedError
+        """(height, width, 3) uint8 RGB of a frame."""
 
     def close(self) -> None:
         """Let go of the file."""
