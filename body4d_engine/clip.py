@@ -198,6 +198,7 @@ class VideoClip(Clip):
         self.frame_count = len(self._shown)
         aspect = stream.sample_aspect_ratio or Fraction(1)
         self._upright = Upright((first.width, first.height), aspect if aspect > 0 else Fraction(1), display_matrix(first))
+        self._interlaced = first.interlaced_frame
         self.width, self.height = self._upright.size
         self.bytes = path.stat().st_size
         self.fingerprint = file_fingerprint(path)
@@ -228,6 +229,8 @@ class VideoClip(Clip):
             reasons.append("the picture is mirrored by metadata" if upright.mirrored else f"the picture is turned by {upright.rotation_deg} degrees by metadata")
         if upright.square_size != self._about["source_size"]:
             reasons.append(f"the pixels are not square ({self._pixel_aspect.numerator}:{self._pixel_aspect.denominator})")
+        if self._interlaced:
+            reasons.append("it is interlaced")
         if self._variable:
             reasons.append("the frame rate varies")
         if footage.untimed and footage.reordered:
@@ -268,6 +271,8 @@ class VideoClip(Clip):
     @property
     def notices(self) -> list[Notice]:
         found = [Notice("clip", "damaged", f"{self.name}: {text}.") for text in self.footage.damaged]
+        if self._interlaced:
+            found.append(Notice("clip", "interlaced", f"{self.name} is interlaced: of what moves, every second line is used."))
         if self._variable:
             lost = len(self.footage) - len(np.unique(self._shown))
             found.append(Notice("clip", "variable_rate", f"{self.name} has a variable frame rate: its {len(self.footage)} pictures were laid on "

@@ -5,6 +5,7 @@ from fractions import Fraction
 from math import atan2, degrees
 
 import av
+import cv2
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
 
@@ -12,6 +13,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 _MATRICES = {1: Colorspace.ITU709, 4: Colorspace.FCC, 5: Colorspace.ITU601, 6: Colorspace.SMPTE170M, 7: Colorspace.SMPTE240M,
              9: Colorspace.BT2020, 10: Colorspace.BT2020}
 _HIGH_DYNAMIC_RANGE = {int(ColorTrc.SMPTE2084), int(ColorTrc.ARIB_STD_B67)}
+COMB_NOISE = 12  # of 255
 IDENTITY_MATRIX = (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30)
 
 
@@ -62,10 +64,16 @@ class Upright:
         if not frame.format.is_rgb:
             colours |= {"src_colorspace": matrix, "src_color_range": ColorRange.JPEG if full_range else ColorRange.MPEG,
                         "dst_color_range": ColorRange.JPEG}
-        converted = self._converter.reformat(frame, *self.square_size, "rgba" if has_alpha else "rgb24",
-                                             interpolation=Interpolation.BICUBIC, **colours)
+        size = (frame.width, frame.height) if frame.interlaced_frame else self.square_size  # the lines of the fields must still be apart
+        converted = self._converter.reformat(frame, *size, "rgba" if has_alpha else "rgb24", interpolation=Interpolation.BICUBIC, **colours)
         pixels = converted.to_ndarray()
-        return self.turn(over_black(pixels) if has_alpha else pixels)
+        if has_alpha:
+            pixels = over_black(pixels)
+        if frame.interlaced_frame:
+            pixels = deinterlaced(pixels)
+            if size != self.square_size:
+                pixels = cv2.resize(pixels, self.square_size, interpolation=cv2.INTER_CUBIC)
+        return self.turn(pixels)
 
     def turn(self, pixels: np.ndarray) -> np.ndarray:
         """(H, W, 3) as stored, square pixels -> upright, contiguous, read-only."""
@@ -78,6 +86,24 @@ class Upright:
         pixels = np.ascontiguousarray(pixels)
         pixels.flags.writeable = False
         return pixels
+
+
+def deinterlaced(pixels: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 woven of two moments -> the moment of the even lines.
+
+    Only what is combed changes: where a pixel of an odd line lies outside what is above and below by more than noise does, it becomes their mean.
+    What stands still keeps all its lines.
+    """
+    if len(pixels) < 2:
+        return pixels
+    above, own = pixels[0:-1:2], pixels[1::2]
+    below = np.concatenate([pixels[2::2], above[-1:]])[: len(own)]  # below the last line there is nothing
+    mean = cv2.addWeighted(above, 0.5, below, 0.5, 0)
+    teeth = cv2.subtract(cv2.absdiff(own, mean), cv2.addWeighted(cv2.absdiff(above, below), 0.5, np.zeros_like(mean), 0, COMB_NOISE)).max(2)
+    combed = cv2.dilate((teeth > 0).astype(np.uint8), np.ones((3, 5), np.uint8)) > 0
+    out = pixels.copy()
+    out[1::2][combed] = mean[combed]
+    return out
 
 
 def over_black(rgba: np.ndarray) -> np.ndarray:

@@ -213,3 +213,24 @@ def test_ntsc_is_kept_as_a_fraction(catalogue):
     assert open_clip(catalogue["variable.mkv"]).facts.variable_rate
     notices = open_clip(catalogue["variable.mp4"]).notices
     assert [n.code for n in notices] == ["variable_rate"] and "12 pictures" in notices[0].message and "18 frames at 30 fps" in notices[0].message
+
+
+def test_interlaced_pictures_show_one_moment(tmp_path):
+    """A bar that jumps between the fields leaves no comb, and what stands still keeps every line."""
+    def woven(number, width, height):
+        picture = np.full((height, width, 3), 60, np.uint8)
+        picture[height // 2 :, : width // 2 : 2] = 200  # fine detail at rest
+        picture[: height // 2, 10 + 4 * number : 30 + 4 * number] = 220
+        picture[1 : height // 2 : 2] = 60
+        picture[1 : height // 2 : 2, 20 + 4 * number : 40 + 4 * number] = 220
+        return picture
+
+    path = make_clip(tmp_path / "clip.mpg", count=6, size=(160, 96), codec="mpeg2video", fps=25, bframes=0, picture=woven,
+                     options={"flags": "+ildct+ilme", "b": "8M"})
+    with open_clip(path) as clip:
+        assert "interlaced" in {notice.code for notice in clip.notices} and "it is interlaced" in clip.facts.blender_reasons
+        for _, rgb in clip.iterate(clip.frames):
+            grey = rgb.astype(int).mean(2)
+            bar = (grey[4:40] > 140).sum(1)
+            assert np.ptp(bar) <= 3 and 18 <= bar.mean() <= 22  # as wide as at one moment, on every line
+            assert grey[60:90, 10:70:2].mean() - grey[60:90, 11:71:2].mean() > 90  # untouched
