@@ -148,7 +148,12 @@ class Footage:
                  if self.container.format.name.startswith("mov") else set())
         entries = []
         incomplete: list[bool] = []
+        latest = None
         for packet in self._packets():
+            if latest is not None and packet.dts is not None and packet.dts < latest:  # recordings put one behind the other
+                self._note_damage(f"its clock starts anew after {len(entries)} pictures and what follows is left out; convert the file first to use it all")
+                break
+            latest = packet.dts if packet.dts is not None else latest
             if vp8 and not bytes(packet)[0] & 0x10:  # VP8 hides its alternate reference frames in packets of their own
                 continue
             incomplete.append(packet.is_corrupt)
