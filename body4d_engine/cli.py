@@ -61,6 +61,14 @@ def parser() -> argparse.ArgumentParser:
                            "individual_renders, videos")
     exporting.set_defaults(call=export_take)
 
+    evaluating = commands.add_parser("evaluate", help="the quality of a take in numbers, by itself or against a reference")
+    evaluating.add_argument("take", type=Path)
+    evaluating.add_argument("--reference", type=Path, metavar="FILE.npz", help="one person's true joints")
+    evaluating.add_argument("--person", type=int, metavar="ID", help="only this person; the reference's, where there is one")
+    evaluating.add_argument("--tracking", type=Path, metavar="TRUTH.npz", help="everyone's true boxes")
+    evaluating.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too, with their values per sample")
+    evaluating.set_defaults(call=evaluate_take)
+
     doctor = commands.add_parser("doctor", help="what works on this machine and what each backend lacks")
     doctor.add_argument("--json", action="store_true")
     doctor.set_defaults(call=examine)
@@ -119,6 +127,18 @@ def export_take(args) -> int:
         for event in export(take, args.layout, args.out, clip_path=args.clip, **options):
             display.show(event)
     print(args.out)
+    return 0
+
+
+def evaluate_take(args) -> int:
+    from .metrics import evaluate, print_results, write_results
+    from .take import Take
+
+    with Take.open(args.take) as take:
+        results = evaluate(take, args.reference, args.person, args.tracking)
+        if args.json:
+            write_results(args.json, take, results, reference=args.reference, tracking=args.tracking)
+        print_results(take, results)
     return 0
 
 
