@@ -7,7 +7,7 @@ from .errors import Body4DError
 
 
 class Lite:
-    """Small models on a CPU: BlazePose landmarks and masks, the Anny body fitted by least squares."""
+    """Small models on a CPU: BlazePose landmarks and masks, MediaPipe's hands and faces, the Anny body fitted by least squares."""
 
     name = "lite"
     packages = {"numpy": "numpy", "scipy": "scipy", "cv2": "opencv-python-headless", "av": "av", "ai_edge_litert": "ai-edge-litert",
@@ -25,6 +25,7 @@ class Lite:
     def stages(self, settings: dict) -> list:
         """The stages of a run under these settings (focal_px, focal_mm, heights), in order."""
         from .stages.camera import Camera
+        from .stages.detail import Detail
         from .stages.prepare import Prepare
         from .stages.recover import Recover
         from .stages.refine import Refine
@@ -32,7 +33,7 @@ class Lite:
 
         heights = settings.get("heights", {})
         camera = Camera(settings.get("focal_px"), settings.get("focal_mm"))  # before track: an impossible focal length is told at once
-        return [Prepare(), camera, Track(), Recover(heights=heights), Refine()]
+        return [Prepare(), camera, Track(), Detail(), Recover(heights=heights), Refine()]
 
 
 BACKENDS = {backend.name: backend for backend in (Lite(),)}

@@ -7,10 +7,11 @@ import numpy as np
 
 from ..models.anny.pose import LANDMARKS, LEFT_HIP, RIGHT_HIP
 from ..take import State
-from . import flips
+from . import flips, trust
 
 FLIPPED_WEIGHT = 0.07  # how much a repaired landmark still counts: a burst often has wrong legs too, so its neighbours lead
-EDGE, OUTSIDE_WEIGHT = 0.03, 0.15  # within 3 % of the frame's longer side from its edge landmarks are guessed more and more, beyond it they all are
+HIDDEN = 0.3  # what an invisible landmark counts in space, of a visible one
+LOST = 0.3  # trust in trunk and limbs together below which a body is taken to be hidden
 BLOCK = 4096  # samples read at once
 
 
@@ -18,13 +19,15 @@ BLOCK = 4096  # samples read at once
 class Observations:
     """N samples, K keypoints. Samples that are not seen hold zeros and weigh nothing.
 
-    xy (N, K, 2) px; visibility (N, K) 0..1; world (N, K, 3) metres in camera axes, about the middle of the hips; seen (N,) bool;
-    weight (N,) 0..1, how far the sample's landmarks are trusted; focal (N,) px; centre (N, 2) px.
+    xy (N, K, 2) px; visibility (N, K) 0..1, how far each is trusted in the image; world (N, K, 3) metres in camera axes, about the middle of the
+    hips; solid (N, K) 0..1, how far each is trusted in space; seen (N,) bool; weight (N,) 0..1, how far the sample is trusted; focal (N,) px;
+    centre (N, 2) px.
     """
 
     xy: np.ndarray
     visibility: np.ndarray
     world: np.ndarray
+    solid: np.ndarray
     seen: np.ndarray
     weight: np.ndarray
     focal: np.ndarray
@@ -43,13 +46,25 @@ def was_seen(state: np.ndarray, landmarks_px: np.ndarray, landmarks_m: np.ndarra
     return (state != State.ABSENT) & usable & (np.nan_to_num(landmarks_px[:, :, 2]).max(1, initial=0) > 0.05)
 
 
+def first_seen(take, group: str) -> int:
+    """The first sample of a person (`people/<id>`) that has landmarks, 0 where there is none."""
+    for start in range(0, take.samples, BLOCK):
+        part = slice(start, start + BLOCK)
+        seen = was_seen(*(np.array(take.read(group, name, "track")[part]) for name in ("state", "landmarks_px", "landmarks_m")))
+        if seen.any():
+            return start + int(seen.argmax())
+    return 0
+
+
 @dataclass
 class Survey:
     """What is known of a person over the whole take, small enough to be held at once: arrays (T,)."""
 
-    state: np.ndarray  # as tracked; VISIBLE without landmarks counts as OCCLUDED
+    state: np.ndarray  # as tracked; VISIBLE without landmarks, or with none to be believed, counts as OCCLUDED
     seen: np.ndarray  # there are landmarks
-    visibility: np.ndarray  # mean over the landmarks
+    visibility: np.ndarray  # mean over the landmarks, as far as they are believed
+    steady: np.ndarray  # (T, 33) uint8, 255 x `trust.steadiness`
+    doubtful: np.ndarray  # (T, 4) bool, limbs in the order of `trust.LIMBS`
     flipped: np.ndarray  # left and right are swapped
     cuts: frozenset[int]  # samples that begin a shot
     spacing_s: float
@@ -67,14 +82,27 @@ def survey(take, person: int, shots=()) -> Survey:
     cuts = frozenset(int(i) for i in np.searchsorted(frames, [f for f in shots if frames[0] < f <= frames[-1]])) if samples else frozenset()
     spacing_s = take.frames.step * fps[1] / fps[0]
     state = np.array(take.read(group, "state", "track"))
-    pixels, metres = take.read(group, "landmarks_px", "track"), take.read(group, "landmarks_m", "track")
+    pixels, metres, box = (take.read(group, name, "track") for name in ("landmarks_px", "landmarks_m", "box"))
     seen, visibility = np.zeros(samples, bool), np.zeros(samples)
+    steady, doubtful = np.full((samples, 33), 255, np.uint8), np.zeros((samples, len(trust.LIMBS)), bool)
+    around = trust.reach(spacing_s)
+    shot = np.isin(np.arange(samples), list(cuts)).cumsum()
     for start in range(0, samples, BLOCK):
-        part = slice(start, start + BLOCK)
-        seen[part] = was_seen(state[part], pixels[part], metres[part])
-        visibility[part] = np.where(seen[part], np.nan_to_num(pixels[part, :, 2], posinf=0).clip(0, 1).mean(1), 0)
+        low, stop = max(start - around, 0), min(start + BLOCK, samples)
+        near = slice(low, min(stop + around, samples))
+        part, mine = slice(start, stop), slice(start - low, stop - low)
+        there = was_seen(state[near], pixels[near], metres[near])
+        flat, solid = (np.where(there[:, None, None], values[near], 0) for values in (pixels, metres))
+        calm = np.concatenate([trust.steadiness(flat[here], solid[here], there[here], spacing_s)
+                               for here in (shot[near] == number for number in np.unique(shot[near]))])[mine]
+        seen[part], steady[part] = there[mine], np.round(255 * calm)
+        image, _ = trust.measure(flat[mine], solid[mine], box[part], steady[part] / 255, (take.clip["width"], take.clip["height"]))
+        visibility[part] = np.where(seen[part], (flat[mine, :, 2].clip(0, 1) * image).mean(1), 0)
+        doubtful[part] = trust.doubtful_limbs(image) & seen[part, None]
+        lost = seen[part] & (image[:, flips.CORE].mean(1) < LOST)
+        state[part][lost & (state[part] == State.VISIBLE)] = State.OCCLUDED
     state[(state == State.VISIBLE) & ~seen] = State.OCCLUDED
-    return Survey(state, seen, visibility, flips.find(pixels, seen, spacing_s, cuts), cuts, spacing_s)
+    return Survey(state, seen, visibility, steady, doubtful, flips.find(pixels, seen, spacing_s, cuts), cuts, spacing_s)
 
 
 def read(take, person: int, samples: np.ndarray, known: Survey) -> Observations:
@@ -84,17 +112,14 @@ def read(take, person: int, samples: np.ndarray, known: Survey) -> Observations:
     camera = take.camera()
     seen, swap = known.seen[samples], known.flipped[samples]
     pixels[~seen], metres[~seen] = 0, 0
+    image, space = trust.measure(pixels, metres, take.read(group, "box", "track")[samples], known.steady[samples] / 255,
+                                 (take.clip["width"], take.clip["height"]))
+    image[swap], space[swap] = image[swap][:, flips.SWAP], space[swap][:, flips.SWAP]
     pixels[swap], metres[swap] = flips.repair(pixels[swap], metres[swap])
     world = metres[:, LANDMARKS].astype(np.float64)
     world -= (world[:, LEFT_HIP] + world[:, RIGHT_HIP])[:, None] / 2
     pixels = pixels[:, LANDMARKS].astype(np.float64)
-    visibility = np.clip(pixels[..., 2], 0, 1) * _inside(pixels[..., :2], take.clip["width"], take.clip["height"])
-    return Observations(pixels[..., :2], visibility, world, seen, np.where(swap, FLIPPED_WEIGHT, 1.0) * seen,
-                        camera["focal_px"][samples].astype(np.float64), camera["principal_px"][samples].astype(np.float64))
-
-
-def _inside(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Weights OUTSIDE_WEIGHT..1 of pixels (..., 2): 1 inside the frame, less near its edge, least beyond."""
-    size = np.array([width, height])
-    inward = np.minimum(pixels, size - pixels).min(-1)
-    return np.clip(inward / (EDGE * size.max()), OUTSIDE_WEIGHT, 1)
+    visible = np.clip(pixels[..., 2], 0, 1)
+    return Observations(pixels[..., :2], visible * image[:, LANDMARKS], world, (HIDDEN + (1 - HIDDEN) * visible) * space[:, LANDMARKS], seen,
+                        np.where(swap, FLIPPED_WEIGHT, 1.0) * seen, camera["focal_px"][samples].astype(np.float64),
+                        camera["principal_px"][samples].astype(np.float64))

@@ -6,7 +6,9 @@ from scipy.spatial.transform import Rotation
 
 from ..errors import Body4DError
 from ..models.anny.body import MODEL, Skinner
+from ..models.anny.hands import ANGLES, NAMES, SIDES
 from ..models.anny.pose import CORE, KEYPOINT_WEIGHTS, KEYPOINTS, PoseModel, pose_model
+from .detailed import Detailed, Shown
 from .observations import Observations
 from .residuals import Poses, image_residuals
 from .shape import Shape
@@ -34,14 +36,17 @@ class Recorder:
         self.model = model or pose_model()
         self.take, self.group, self.stage, self.shape = take, f"people/{person}", stage, shape
         self.rig = shape.rig(self.model)
-        joints = self.rig.rest.joints[self.model.bones]
-        self._skinner = Skinner(self.model.skin, self.rig.rest.vertices, joints)
+        self.detailed = Detailed(take, person, self.rig)
+        hands = self.detailed.hands.model
+        self._skinner = Skinner(hands.skin, self.rig.rest.vertices, self.rig.rest.joints[hands.bones])
         body = self.model.body
         for name, dims in {"vertices": (len(self.rig.rest.vertices), 3), "root": (3,), "confidence": (), "params": (D,),
+                           "angles": (len(self.model.names) + 2 * ANGLES,),
                            "joints": (len(body.parents), 3), "rotations": (len(body.parents), 4),
                            "keypoints_m": (len(KEYPOINTS), 3), "keypoints_px": (len(KEYPOINTS), 3)}.items():
             take.create_array(self.group, name, "f4", dims, pc2=name == "vertices")
         take.create_array(self.group, "state", "u1", ())
+        self._shown = Shown(take, self.group, stage)
 
     @property
     def count(self) -> int:
@@ -56,7 +61,8 @@ class Recorder:
                             rest_joints_m=rest.joints.astype(np.float32), inverse_binds=rest.inverse_binds().astype(np.float32),
                             skin_indptr=body.skin.indptr.astype(np.int32), skin_indices=body.skin.indices.astype(np.int32),
                             skin_weights=body.skin.data.astype(np.float32), keypoint_names=np.array(KEYPOINTS),
-                            angle_names=np.array(self.model.names), phenotype_names=np.array(body.phenotypes), phenotypes=shape.phenotypes,
+                            angle_names=np.array([*self.model.names, *(f"{name}.{side}" for side in SIDES for name in NAMES)]),
+                            phenotype_names=np.array(body.phenotypes), phenotypes=shape.phenotypes,
                             scale=np.float64(shape.scale), landmark_scale=np.float64(shape.landmark_scale), height_m=np.float64(rest.height))
 
     def append(self, params: np.ndarray, state: np.ndarray, confidence: np.ndarray, seen: Observations) -> None:
@@ -66,14 +72,14 @@ class Recorder:
 
     def _append(self, params, state, confidence, seen) -> None:
         poses = from_params(params)
-        rotations, positions = self.rig.pose(poses.rotation, poses.theta)
-        joints, turns = self.rig.joints(rotations, positions)
+        angles, rotations, positions = self.detailed.pose(self._shown.of(self.count, params, seen.seen), poses)
+        joints, turns = self.detailed.hands.joints(rotations, positions)
         keypoints = self.rig.keypoints(rotations, positions)
         points = keypoints + poses.position[:, None]
         pixels = seen.focal[:, None, None] * points[..., :2] / np.maximum(points[..., 2:], 0.05) + seen.centre[:, None]
         quaternions = Rotation.from_matrix(turns.reshape(-1, 3, 3)).as_quat(canonical=True)[:, [3, 0, 1, 2]].reshape(*turns.shape[:2], 4)
         records = {"vertices": self._skinner(rotations, positions), "root": poses.position, "state": state, "confidence": confidence,
-                   "params": params, "joints": joints, "rotations": quaternions, "keypoints_m": keypoints,
+                   "params": params, "angles": angles, "joints": joints, "rotations": quaternions, "keypoints_m": keypoints,
                    "keypoints_px": np.concatenate([pixels, seen.visibility[..., None]], 2)}
         for name, values in records.items():
             if not np.isfinite(values).all():

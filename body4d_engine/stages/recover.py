@@ -28,7 +28,7 @@ class Recover:
 
     name = "recover"
     version = 1
-    needs = ("track", "camera")
+    needs = ("track", "camera", "detail")
 
     def __init__(self, heights: dict[int, float] | None = None, chunk: int = CHUNK):
         self.settings = {"heights": {str(person): float(metres) for person, metres in sorted((heights or {}).items())}}

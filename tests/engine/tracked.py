@@ -26,7 +26,7 @@ def tracked_take(path, people: list, focal: float, centre, size=(1080, 1920), fp
     """people: (landmarks_px, landmarks_m, state) per person. Returns the open writable take, the people and a clip."""
     samples = len(people[0][0])
     clip = {"name": "made.mp4", "path": None, "bytes": 1, "fingerprint": "f", "width": size[0], "height": size[1], "fps": [fps, 1],
-            "frame_count": samples * step, "start": 0, "end": samples * step, "step": step}
+            "frame_count": samples * step, "start": 0, "end": samples * step, "step": step, "shots": list(shots)}
     take = Take.create(path, clip, "lite")
     take.begin("track", "k" * 8)
     persons = [Person(i + 1, height_m=dict(heights).get(i + 1)) for i in range(len(people))]
