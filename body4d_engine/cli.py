@@ -54,7 +54,8 @@ def parser() -> argparse.ArgumentParser:
 
     exporting = commands.add_parser("export", help="write a take in another form")
     exporting.add_argument("take", type=Path)
-    exporting.add_argument("--layout", required=True, choices=("overlay", "sam-body4d"), help="a video with the meshes over the clip, or SAM-Body4D's folder")
+    exporting.add_argument("--layout", required=True, choices=("overlay", "report", "sam-body4d"), help="a video with the meshes over the clip, "
+                           "a page by which to judge the result, or SAM-Body4D's folder")
     exporting.add_argument("--out", "-o", type=Path, required=True)
     exporting.add_argument("--clip", type=Path, help="where the clip is now, if it was moved")
     exporting.add_argument("--parts", metavar="A,B", help="only these parts of sam-body4d: images, masks, masks_vis, ply, obj, focal, renders, "

@@ -4,7 +4,8 @@
     python scripts/convert.py VIDEO... [--out DIR]
     python scripts/convert.py --demo
 
-For each video: NAME.blend, NAME.take (all results; running again goes on from it) and NAME_overlay.mp4 (the meshes over the footage).
+For each video: NAME.blend, NAME.take (all results; running again goes on from it), NAME_overlay.mp4 (the meshes over the footage) and
+NAME_report.html (how far to trust them), with its timelines in NAME_plots.
 Sets up its own environment on first use. Runs on any Python from 3.8 on, as long as a 3.11 or 3.13 is on the machine as well.
 """
 
@@ -60,6 +61,10 @@ class Job(NamedTuple):
     def overlay(self) -> Path:
         return self.folder / (self.name + "_overlay.mp4")
 
+    @property
+    def report(self) -> Path:
+        return self.folder / (self.name + "_report.html")
+
 
 class Tools(NamedTuple):
     """Command lines: the engine, and Blender up to the script's own arguments. And what each finds its packages by."""
@@ -77,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--blender", type=Path, metavar="PATH", help="an installed Blender, 4.2 or newer, in place of a downloaded one")
     top.add_argument("--mesh-cache", action="store_true", help="the .blend plays the meshes from the take instead of holding shape keys")
     top.add_argument("--no-overlay", action="store_true")
+    top.add_argument("--no-report", action="store_true")
     top.add_argument("--fresh", action="store_true", help="forget what an earlier run left")
     run = top.add_argument_group("for the engine", "`python scripts/setup_env.py body4d run --help` explains them")
     run.add_argument("--backend", default="lite")
@@ -180,9 +186,10 @@ def convert(job: Job, tools: Tools, options: argparse.Namespace) -> Tuple[str, s
     with tempfile.TemporaryDirectory(prefix="body4d-") as work:
         summary = run_engine(job, tools, options, Path(work) / "summary.json")
     frames, extra, notes, files, problems = max(summary.get("frames") or 0, 1), {}, [], [job.take], []
-    for what, make, file in (("scene", build_blend, job.blend), ("overlay", export_overlay, job.overlay)):
-        if what == "overlay" and options.no_overlay:
-            continue
+    steps = [("scene", build_blend, job.blend)]
+    steps += [] if options.no_overlay else [("overlay", export_overlay, job.overlay)]
+    steps += [] if options.no_report else [("report", export_report, job.report)]
+    for what, make, file in steps:
         began = time.monotonic()
         try:
             notes += make(job, tools, options)
@@ -235,13 +242,22 @@ def build_blend(job: Job, tools: Tools, options: argparse.Namespace) -> List[str
 
 
 def export_overlay(job: Job, tools: Tools, options: argparse.Namespace) -> List[str]:
-    made = Made(job, job.overlay, {})
+    return export(job, tools, "overlay", job.overlay)
+
+
+def export_report(job: Job, tools: Tools, options: argparse.Namespace) -> List[str]:
+    return export(job, tools, "report", job.report)
+
+
+def export(job: Job, tools: Tools, layout: str, file: Path) -> List[str]:
+    """Let the engine write the take in a layout, unless that is there and the take has not changed since."""
+    made = Made(job, file, {})
     if made.current:
         return []
-    code, tail = run_child(tools.engine + ["export", str(job.take), "--layout", "overlay", "--out", str(job.overlay), "--clip", str(job.video)],
+    code, tail = run_child(tools.engine + ["export", str(job.take), "--layout", layout, "--out", str(file), "--clip", str(job.video)],
                            tools.environment, shown=True)
     if code != 0:
-        raise Failure("%s was not made: %s" % (job.overlay.name, failure_text(code, None, tail)))
+        raise Failure("%s was not made: %s" % (file.name, failure_text(code, None, tail)))
     made.remember()
     return []
 

@@ -10,9 +10,10 @@ from ..errors import Body4DError
 from ..events import Event, Notice
 from ..render.overlay import write_overlay
 from ..take import Take
+from .report import write_report
 from .sam_body4d import write_sam_body4d
 
-LAYOUTS = {"overlay": write_overlay, "sam-body4d": write_sam_body4d}
+LAYOUTS = {"overlay": write_overlay, "report": write_report, "sam-body4d": write_sam_body4d}
 
 
 def export(take: Take, layout: str, out, clip_path=None, **options) -> Iterator[Event]:

@@ -132,7 +132,7 @@ def test_a_folder_in_use_is_refused_and_a_stopped_export_leaves_nothing(tmp_path
         next(events)
     events.close()
     assert names(tmp_path) == ["a.take", "out"]
-    with pytest.raises(Body4DError, match="There is no layout called fbx. Choose one of: overlay, sam-body4d."):
+    with pytest.raises(Body4DError, match="There is no layout called fbx. Choose one of: overlay, report, sam-body4d."):
         list(export(take, "fbx", tmp_path / "x"))
 
 

@@ -2,7 +2,7 @@
 """Stands in for `python -m body4d_engine` and for scripts/build_scene.py. What it does depends on the video's name.
 
     fake_tools.py run VIDEO --out TAKE --summary-json FILE [...]
-    fake_tools.py export TAKE --layout overlay --out FILE [...]
+    fake_tools.py export TAKE --layout overlay|report --out FILE [...]
     fake_tools.py scene TAKE --out FILE [...]
 """
 
@@ -59,10 +59,11 @@ def scene(take: Path, out: Path) -> int:
 
 
 def export(take: Path, out: Path) -> int:
-    if "no_overlay" in take.name:
+    layout = option("--layout")
+    if f"no_{layout}" in take.name:
         print("body4d: the clip is gone", file=sys.stderr)
         return 1
-    out.write_text("overlay", encoding="utf-8")
+    out.write_text(layout, encoding="utf-8")
     return 0
 
 

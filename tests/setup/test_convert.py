@@ -47,22 +47,22 @@ def arguments_of(take: Path) -> list[str]:
     return json.loads((take / "arguments.json").read_text(encoding="utf-8"))
 
 
-def test_a_video_becomes_three_things_beside_it_and_a_summary(footage, capfd):
+def test_a_video_becomes_four_things_beside_it_and_a_summary(footage, capfd):
     clip = video(footage, "tanz auf dem é.mov")
     assert convert.main([str(clip)]) == 0
-    assert names(footage) == {clip.name, "tanz auf dem é.take", "tanz auf dem é.blend", "tanz auf dem é_overlay.mp4"}
+    assert names(footage) == {clip.name, "tanz auf dem é.take", "tanz auf dem é.blend", "tanz auf dem é_overlay.mp4", "tanz auf dem é_report.html"}
     said, progress = capfd.readouterr()
     for words in ("Ana", "visible 2, occluded 1, filled 0, absent 1", "1623 px, assumed (0.8 x the diagonal)", "4 frames",
-                  "track 0.125, refine 0.250, scene ", "overlay ", "upright copy", "rotated by 90", "Ana was lost (frames 0 to 2)",
+                  "track 0.125, refine 0.250, scene ", "overlay ", "report ", "upright copy", "rotated by 90", "Ana was lost (frames 0 to 2)",
                   "... and 2 more like this", "the clip is not there any more", str(footage / "tanz auf dem é.blend")):
         assert words in said
     assert said.count("The focal length is assumed") == 1 and "Give --focal-px" in said
     assert "track: frame 3 of 4" in progress
 
 
-def test_out_and_no_overlay(footage, tmp_path):
+def test_out_and_no_overlay_and_no_report(footage, tmp_path):
     out = tmp_path / "new" / "folder"
-    assert convert.main([str(video(footage, "a.mp4")), "--out", str(out), "--no-overlay", "--mesh-cache"]) == 0
+    assert convert.main([str(video(footage, "a.mp4")), "--out", str(out), "--no-overlay", "--no-report", "--mesh-cache"]) == 0
     assert names(out) == {"a.take", "a.blend"} and names(footage) == {"a.mp4"}
     assert (out / "a.blend").read_text() == "scene of a.take cached"
 
@@ -82,13 +82,14 @@ def test_every_option_exists_in_the_engine(footage):
     options = convert.engine_options(convert.parser().parse_args(["a.mp4", *told]))
     parsed = cli.parser().parse_args(["run", "a.mp4", "--out", "a.take", "--summary-json", "s.json", *options])
     assert parsed.focal_px == 900 and parsed.click == ["1:0,5,6"] and parsed.end == 9 and parsed.fresh
-    cli.parser().parse_args(["export", "a.take", "--layout", "overlay", "--out", "a.mp4", "--clip", "a.mov"])
+    for layout in ("overlay", "report"):
+        cli.parser().parse_args(["export", "a.take", "--layout", layout, "--out", "a.mp4", "--clip", "a.mov"])
 
 
 def test_a_folder_of_images_is_a_video(footage):
     video(footage, "walk.v2/0001.png")
     assert convert.main([str(footage / "walk.v2")]) == 0
-    assert names(footage) == {"walk.v2", "walk.v2.take", "walk.v2.blend", "walk.v2_overlay.mp4"}
+    assert names(footage) == {"walk.v2", "walk.v2.take", "walk.v2.blend", "walk.v2_overlay.mp4", "walk.v2_report.html"}
 
 
 def test_same_names_do_not_overwrite_one_another(footage, tmp_path):
@@ -142,6 +143,14 @@ def test_a_blend_of_our_own_that_nobody_touched_is_replaced_without_a_copy(foota
     clip = video(footage, "a.mp4")
     assert convert.main([str(clip)]) == 0 and convert.main([str(clip), "--mesh-cache"]) == 0
     assert (footage / "a.blend").read_text() == "scene of a.take cached" and [p.name for p in footage.glob("*blend*")] == ["a.blend"]
+
+
+def test_a_report_is_made_once_and_its_failure_costs_nothing_else(footage, capfd):
+    clip, failing = video(footage, "a.mp4"), video(footage, "no_report.mp4")
+    assert convert.main([str(clip), str(failing)]) == 1
+    assert "no_report_report.html was not made" in capfd.readouterr().err and {"no_report.blend", "no_report_overlay.mp4"} <= names(footage)
+    before = (footage / "a_report.html").stat().st_mtime_ns
+    assert convert.main([str(clip)]) == 0 and (footage / "a_report.html").stat().st_mtime_ns == before
 
 
 def test_a_failed_scene_gives_the_earlier_blend_back(footage, capfd):
@@ -211,7 +220,8 @@ def test_demo_puts_its_clip_beside_the_results(tmp_path, monkeypatch):
     monkeypatch.setattr(setup_env, "demo_clip", lambda python: video(tmp_path, "cache/demo.mp4"))
     monkeypatch.chdir(tmp_path)
     assert convert.main(["--demo"]) == 0
-    assert names(tmp_path) == {"cache", "body4d_demo.mp4", "body4d_demo.take", "body4d_demo.blend", "body4d_demo_overlay.mp4"}
+    assert names(tmp_path) == {"cache", "body4d_demo.mp4", "body4d_demo.take", "body4d_demo.blend", "body4d_demo_overlay.mp4",
+                               "body4d_demo_report.html"}
 
 
 # an installed Blender
