@@ -9,12 +9,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Iterator
 
+from . import __version__
 from .errors import Body4DError, is_out_of_memory
 from .events import Event, Notice, StageFinished, StageStarted
 from .people import Person
 from .take import Take, delete_take
 
-VERSIONED = ("body4d-engine", "body4d-lite-models", "numpy", "scipy", "opencv-python-headless", "av", "ai-edge-litert")
+VERSIONED = ("body4d-lite-models", "numpy", "scipy", "opencv-python-headless", "av", "ai-edge-litert")
 
 
 def run(clip, path, backend, people: list[Person], settings: dict, fresh: bool = False) -> Iterator[Event]:
@@ -92,7 +93,7 @@ def stage_keys(stages: list, clip, people: list[Person], backend: str) -> dict[s
 
 
 def _take_for(clip, path: Path, backend: str, settings: dict) -> Take:
-    versions = {"python": sys.version.split()[0], "platform": platform.platform()}
+    versions = {"body4d-engine": __version__, "python": sys.version.split()[0], "platform": platform.platform()}
     for name in VERSIONED:
         try:
             versions[name] = metadata.version(name)
