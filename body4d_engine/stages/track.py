@@ -10,6 +10,7 @@ from ..events import Committed, Notice, Progress
 from ..people import Person
 from ..tracking import rows
 from ..tracking.linking import Tracklet, link
+from ..tracking.motion import place_of
 from ..tracking.prompts import hints_of
 from ..tracking.tracker import Hint, Tracker
 
@@ -27,7 +28,7 @@ class Track:
     """
 
     name = "track"
-    version = 2
+    version = 3
     needs = ("prepare",)
 
     def __init__(self, networks=None):
@@ -109,7 +110,7 @@ class Track:
         found: dict[int, dict] = {}
         if asked:
             for number, person in asked.items():
-                tracks = [[t.number, t.track] for chain in chains for t in chain if any(u.person == number for u in chain)]
+                tracks = [[t.number, t.track, t.first, t.last] for chain in chains for t in chain if any(u.person == number for u in chain)]
                 anchors = [sample for sample, said in hints.items() if any(h.person == number and h.roi for h in said)]
                 if not tracks:
                     frame = self._frames[min(anchors)]
@@ -119,7 +120,7 @@ class Track:
         else:
             kept_chains = yield from self._dropping(chains)
             kept_chains.sort(key=lambda chain: (-sum(t.area for t in chain), chain[0].first))
-            found = {number: {"tracks": [[t.number, t.track] for t in chain], "anchors": []} for number, chain in enumerate(kept_chains, 1)}
+            found = {number: {"tracks": [[t.number, t.track, t.first, t.last] for t in chain], "anchors": []} for number, chain in enumerate(kept_chains, 1)}
         if not found:
             raise Body4DError(f"Nobody was found in {self._clip.name}, frames {self._frames.start} to {self._frames.stop - 1}.",
                               "Click a person (--click ID:FRAME,X,Y) or draw a box (--box ID:FRAME,X0,Y0,X1,Y1); people should be at least 60 px tall "
@@ -133,9 +134,12 @@ class Track:
     def _tracklets(self, number: int, said: dict) -> list[Tracklet]:
         """All tracks of a pass in numbers, read from its rows."""
         tracklets: dict[int, Tracklet] = {}
-        for _, (samples, tracks, boxes, looks) in rows.blocks(self._take, rows.group_of(number), ("sample", "track", "box", "looks")):
-            for sample, track, box, look in zip(samples, tracks, boxes, looks, strict=True):
-                tracklets.setdefault(int(track), Tracklet(number, int(track))).add(sample, box, look)
+        names = ("sample", "track", "box", "looks", "landmarks_px", "scale", "doubted")
+        for _, (samples, tracks, boxes, *block) in rows.blocks(self._take, rows.group_of(number), names):
+            leaving = rows.at_edges(boxes, self._take.clip).any(1)
+            for sample, track, box, look, points, scale, doubted, edge in zip(samples, tracks, boxes, *block, leaving, strict=True):
+                tracklet = tracklets.setdefault(int(track), Tracklet(number, int(track), self._seconds))
+                tracklet.add(sample, box, look, place_of(points, scale), doubted, edge)
         for track, person in said["labels"]:
             if track in tracklets:
                 tracklets[track].person = person
@@ -143,7 +147,7 @@ class Track:
             if track in tracklets:
                 tracklets[track].bans.add(person)
         for tracklet in tracklets.values():
-            tracklet.settle()
+            tracklet.settle({0, self._take.samples - 1, *self._cuts, *(cut - 1 for cut in self._cuts)})
         return list(tracklets.values())
 
     def _dropping(self, chains: list[list[Tracklet]]):
@@ -165,7 +169,7 @@ class Track:
     def _assemble(self, cursor: dict):
         """Write each person's arrays from the rows, then drop the rows."""
         take = self._take
-        picks = {int(number): rows.Picks.of(take, [tuple(t) for t in entry["tracks"]], entry["anchors"]) for number, entry in cursor["found"].items()}
+        picks = {int(number): rows.Picks.of(take, entry["tracks"], entry["anchors"]) for number, entry in cursor["found"].items()}
         assembler = rows.Assembler(take, picks, self._cuts, self._seconds)
         for start in range(cursor["done"], take.samples, rows.BLOCK // 16):
             stop = min(start + rows.BLOCK // 16, take.samples)

@@ -39,3 +39,15 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
             total += float(np.sqrt(a[half].astype(np.float64) * b[half]).sum() / np.sqrt(a[half].sum(dtype=np.float64) * b[half].sum(dtype=np.float64)))
             halves += 1
     return float(np.sqrt(max(0.0, 1 - total / halves))) if halves else 0.5
+
+
+def distances(looks: np.ndarray) -> np.ndarray:
+    """(n, n) `distance` of all pairs of descriptions (n, SIZE)."""
+    total, halves = np.zeros((len(looks), len(looks))), np.zeros((len(looks), len(looks)))
+    for half in (slice(0, HALF), slice(HALF, SIZE)):
+        part = np.sqrt(np.asarray(looks[:, half], np.float64))
+        size = np.linalg.norm(part, axis=1)
+        shown = (size[:, None] > 0) & (size > 0)
+        total += np.where(shown, part @ part.T / np.maximum(size[:, None] * size, 1e-12), 0)
+        halves += shown
+    return np.where(halves > 0, np.sqrt(np.clip(1 - total / np.maximum(halves, 1), 0, None)), 0.5)

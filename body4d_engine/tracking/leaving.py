@@ -28,10 +28,16 @@ def squeezed(seen: np.ndarray, area: np.ndarray, scale: np.ndarray, at_side: np.
             if len(before) < max(2, longest // 2):
                 continue
             small = (area < AREA * np.median(area[before])) | (scale < SCALE * np.median(scale[before]))
-            for sample in samples[:longest]:
+            large = None  # a single sample among the small ones in which the landmarker imagined the rest of the body
+            for number, sample in enumerate(samples[:longest]):
                 if seen[sample] and not (small[sample] and (vanished or at_side[sample])):
-                    break
-                out[sample] = seen[sample]
+                    if large is not None or number == 0:
+                        break
+                    large = sample
+                elif seen[sample]:
+                    out[sample] = True
+                    if large is not None:
+                        out[large], large = True, None
     return out
 
 

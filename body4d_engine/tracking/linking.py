@@ -1,110 +1,142 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which tracks are one person: by looks, and by where somebody was lost and found again. Only where it is clear."""
+"""Which tracks are one person, decided for the whole clip at once: by how people move over a gap, and by looks."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from . import appearance
+from .motion import bridge, end_state
 
-ENDS = 6  # sightings at each end of a track that say how it moved there
-NEAR_S = 2.0  # up to this gap the place where somebody was lost says where to find them
-REACH, SPEED = 0.6, 1.5  # body heights: reach at once, and per second
+END_S = 0.4  # of a track's end say how it moved there
+LEAST_END, MOST_END = 4, 12  # sightings kept of an end, spread over that time
+NEAR_S = 2.5  # up to this gap motion counts
+MOST_CHI2 = 18.0  # of a motion over a gap that is believed
 LOOKS_NEAR, LOOKS_FAR, LOOKS_CUT = 0.45, 0.25, 0.2  # greatest difference in looks: after a short gap, a long one, a cut
-CLEAR = 0.3  # how much better than its best rival a link must be
+LOOKS_SPREAD = 0.12  # usual difference in looks of one person
+NO_LINK = 24.0  # what it costs to call somebody new; any two that are not one person cost more
+CLEAR = 1.5  # cost by which a link must beat every other way to join the tracks
+AGAIN_PER_S = 0.01  # cost of each second unseen, so that of equals the nearer in time wins
 
 
 @dataclass
 class Tracklet:
-    """A track in numbers. Samples in time order whichever way it was tracked; centres px, heights px, `area` px^2 summed over its rows."""
+    """A track in numbers. Samples in time order whichever way it was tracked; heights px, `area` px^2 summed over its rows."""
 
     number: int
     track: int
+    seconds: float = 1 / 30  # per sample
     count: int = 0
     area: float = 0.0
     height: float = 0.0
     looks: np.ndarray = field(default_factory=lambda: np.zeros(appearance.SIZE, np.float64))
-    ends: list = field(default_factory=list)  # (sample, box) of the first and last rows
+    head: list = field(default_factory=list)  # (sample, place) of the first rows and of the last, as they were found
+    tail: list = field(default_factory=list)
+    sure_tail: list = field(default_factory=list)  # the tail before the detector looked and did not see the person
+    leaving: bool = False  # was at the picture's edge when last found
     person: int | None = None
     bans: set = field(default_factory=set)
 
-    def add(self, sample: int, box: np.ndarray, looks: np.ndarray) -> None:
+    def add(self, sample: int, box: np.ndarray, looks: np.ndarray, place: np.ndarray, doubted: bool = False, leaving: bool = False) -> None:
         w, h = float(box[2] - box[0]), float(box[3] - box[1])
         self.count, self.area = self.count + 1, self.area + w * h
         self.height += (h - self.height) / self.count
         self.looks += (looks - self.looks) / self.count
-        self.ends.append((int(sample), box))
-        if len(self.ends) > 2 * ENDS:
-            del self.ends[ENDS]
+        most = max(LEAST_END, round(END_S / self.seconds))
+        if len(self.head) < most:
+            self.head.append((int(sample), place))
+        self.tail.append((int(sample), place))
+        if len(self.tail) > most:
+            del self.tail[0]
+        self.leaving = leaving
+        if not doubted:
+            self.sure_tail = self.tail.copy()
 
-    def settle(self) -> None:
-        self.ends.sort(key=lambda end: end[0])
+    def settle(self, ends: set[int] = frozenset()) -> None:
+        """Call when all rows are in. Whom the detector no longer saw before they were lost inside the picture was only imagined then; not so where
+        the last sample is one of `ends`, at which tracking stopped. Rows of a backward pass are put in the order of time."""
+        if self.sure_tail and not self.leaving and self.tail[-1][0] not in ends:
+            self.tail = self.sure_tail
+            self.head = [row for row in self.head if abs(row[0] - self.head[0][0]) <= abs(self.tail[-1][0] - self.head[0][0])]
+        if self.head[0][0] > self.tail[-1][0]:
+            self.head, self.tail = self.tail[::-1], self.head[::-1]
 
     @property
     def first(self) -> int:
-        return self.ends[0][0]
+        return self.head[0][0]
 
     @property
     def last(self) -> int:
-        return self.ends[-1][0]
+        return self.tail[-1][0]
 
-    def overlaps(self, other: "Tracklet") -> bool:
-        return self.first <= other.last and other.first <= self.last
-
-    def end(self, last: bool) -> tuple[np.ndarray, np.ndarray, float]:
-        """Centre (2,) px, velocity (2,) px per sample and height at one end."""
-        part = self.ends[-ENDS:] if last else self.ends[:ENDS]
-        at = part[-1] if last else part[0]
-        centres = np.array([(box[:2] + box[2:]) / 2 for _, box in part], np.float64)
-        span = part[-1][0] - part[0][0]
-        velocity = (centres[-1] - centres[0]) / span if span else np.zeros(2)
-        return (at[1][:2] + at[1][2:]).astype(np.float64) / 2, velocity, float(np.median([box[3] - box[1] for _, box in part]))
+    def end(self, last: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Place (3,) and speed (3,) per second at one end."""
+        part = self.tail if last else self.head
+        part = part[:: max(1, len(part) // MOST_END)]
+        times = np.array([sample for sample, _ in part]) * self.seconds
+        return end_state(times, np.array([place for _, place in part]), (self.last if last else self.first) * self.seconds)
 
 
-def link_cost(a: Tracklet, b: Tracklet, seconds: float, cuts: list[int]) -> float:
-    """Of saying that `b` goes on where `a` ended: under 1 where plausible, else infinite."""
-    if b.first <= a.last or (a.person and b.person and a.person != b.person) or a.person in b.bans or b.person in a.bans:
-        return np.inf
-    looks, gap = appearance.distance(a.looks, b.looks), (b.first - a.last) * seconds
-    if any(a.last < cut <= b.first for cut in cuts):
-        return looks / LOOKS_CUT if looks < LOOKS_CUT else np.inf
-    if gap > NEAR_S:
-        return looks / LOOKS_FAR if looks < LOOKS_FAR else np.inf
-    (centre_a, velocity, height_a), (centre_b, _, height_b) = a.end(True), b.end(False)
-    size = max(height_a, height_b, 1.0)
-    expected = centre_a + velocity * min(b.first - a.last, 0.3 / seconds)
-    distance = min(np.linalg.norm(centre_b - expected), np.linalg.norm(centre_b - centre_a)) / size
-    reach = REACH + SPEED * gap
-    if looks > LOOKS_NEAR or distance > reach or not 0.4 < height_a / max(height_b, 1.0) < 2.5:
-        return np.inf
-    return 0.5 * looks / LOOKS_NEAR + 0.5 * distance / reach
+def link_costs(order: list[Tracklet], seconds: float, cuts: list[int]) -> np.ndarray:
+    """(n, n) cost of saying that the second goes on where the first ended; infinite where that is not plausible."""
+    first, last = (np.array([getattr(t, name) for t in order]) for name in ("first", "last"))
+    gap = (first[None] - last[:, None]) * seconds
+    shots = [np.searchsorted(np.array(cuts), samples, side="right") for samples in (first, last)]
+    cut = shots[0][None] != shots[1][:, None]
+    looks = appearance.distances(np.array([t.looks for t in order]))
+    (place_a, speed_a), (place_b, speed_b) = (map(np.array, zip(*(t.end(at_last) for t in order), strict=True)) for at_last in (True, False))
+    near = ~cut & (gap > 0) & (gap <= NEAR_S)
+    chi2 = np.zeros_like(looks)
+    i, j = np.nonzero(near)
+    chi2[i, j] = bridge(place_a[i], speed_a[i], place_b[j], speed_b[j], gap[i, j])
+    most = np.where(cut, LOOKS_CUT, np.where(near, LOOKS_NEAR, LOOKS_FAR))
+    costs = chi2 + (looks / LOOKS_SPREAD) ** 2 + AGAIN_PER_S * gap
+    apart = (gap <= 0) | (looks >= most) | (chi2 > MOST_CHI2)
+    for i, a in enumerate(order):
+        for j, b in enumerate(order):
+            if not apart[i, j] and ((a.person and b.person and a.person != b.person) or a.person in b.bans or b.person in a.bans):
+                apart[i, j] = True
+    return np.where(apart, np.inf, np.minimum(costs, NO_LINK - 0.01))
 
 
 def link(tracklets: list[Tracklet], seconds: float, cuts: list[int]) -> list[list[Tracklet]]:
-    """Chains of tracks that are one person each, in time order. Cheapest links first; where a rival is nearly as good, none."""
+    """Chains of tracks that are one person each, in time order: the joint choice of links of least cost. Where another choice is nearly as good,
+    the tracks concerned stay apart."""
     order = sorted(tracklets, key=lambda t: (t.first, t.track))
+    if not order:
+        return []
+    costs = link_costs(order, seconds, cuts)
     count = len(order)
-    costs, overlap = np.full((count, count), np.inf), np.zeros((count, count), bool)
-    for i, a in enumerate(order):
-        for j, b in enumerate(order):
-            if i != j:
-                costs[i, j], overlap[i, j] = link_cost(a, b, seconds, cuts), a.overlaps(b)
+    padded = np.full((count, 2 * count), 1e6)
+    padded[:, :count] = np.where(np.isfinite(costs), costs, 1e6)
+    padded[np.arange(count), count + np.arange(count)] = NO_LINK
+    follower = linear_sum_assignment(padded)[1]
+    follower = np.where(follower < count, follower, -1)
     chain_of = {i: [i] for i in range(count)}
-    begins, ends = np.ones(count, bool), np.ones(count, bool)  # whether a track is the first, the last of its chain
-    rows, columns = np.nonzero(np.isfinite(costs))
-    cheapest = np.lexsort((columns, rows, costs[rows, columns]))
-    for i, j in zip(rows[cheapest].tolist(), columns[cheapest].tolist(), strict=True):
-        if not (ends[i] and begins[j]) or chain_of[i] is chain_of[j]:
-            continue
-        before, after = chain_of[i], chain_of[j]
-        rival = min(costs[i, overlap[j] & begins].min(initial=np.inf), costs[overlap[i] & ends, j].min(initial=np.inf))
+    chosen = np.flatnonzero(follower >= 0)
+    for i in chosen[np.lexsort((chosen, costs[chosen, follower[chosen]]))].tolist():
+        before, after = chain_of[i], chain_of[int(follower[i])]
         asked = {order[k].person for k in [*before, *after]} - {None}
         banned = set().union(*(order[k].bans for k in [*before, *after]))
-        if rival < costs[i, j] + CLEAR or len(asked) > 1 or asked & banned:
+        if len(asked) > 1 or asked & banned or not _clear(i, follower, costs):
             continue
         before += after
-        ends[i] = begins[j] = False
         for k in after:
             chain_of[k] = before
     chains = {id(chain): chain for chain in chain_of.values()}
     return [[order[k] for k in chain] for chain in chains.values()]
+
+
+def _clear(i: int, follower: np.ndarray, costs: np.ndarray) -> bool:
+    """Whether every other way to join the tracks at both ends of the link from `i` costs clearly more."""
+    j = follower[i]
+    leader = np.full(len(follower), -1)
+    leader[follower[follower >= 0]] = np.flatnonzero(follower >= 0)
+    for j2 in np.flatnonzero(np.isfinite(costs[i])):  # i goes on as j2; whoever did so takes j, or nobody
+        if j2 != j:
+            i2 = leader[j2]
+            now, then = (costs[i2, j2], min(costs[i2, j], 2 * NO_LINK)) if i2 >= 0 else (NO_LINK, NO_LINK)
+            if costs[i, j2] + then - costs[i, j] - now < CLEAR:
+                return False
+    return all(i2 == i or follower[i2] >= 0 or costs[i2, j] - costs[i, j] >= CLEAR for i2 in np.flatnonzero(np.isfinite(costs[:, j])))

@@ -9,15 +9,19 @@ from ..masks import decode_mask
 from ..take import State, Take
 from . import appearance
 from .leaving import squeezed
-from .linking import REACH, SPEED
 from .tracker import Seen
 
 BLOCK = 4096
 ARRAYS = {"state": ("u1", ()), "confidence": ("f4", ()), "box": ("f4", (4,)), "landmarks_px": ("f4", (33, 3)), "landmarks_m": ("f4", (33, 3))}
-ROW_ARRAYS = {"sample": ("i4", ()), "track": ("i4", ()), "looks": ("f4", (appearance.SIZE,)), "area": ("f4", ()), "scale": ("f4", ()), **ARRAYS}
+ROW_ARRAYS = {"sample": ("i4", ()), "track": ("i4", ()), "looks": ("f4", (appearance.SIZE,)), "area": ("f4", ()),
+              "scale": ("f4", ()), "doubted": ("u1", ()), **ARRAYS}
 MASK_ARRAYS = {"mask_bytes": ("u1", ()), "mask_index": ("i8", (6,))}  # as Take.append_mask writes them
 EDGE = 0.01  # of the picture's longer side: a box so near the edge may go on beyond it
 BRIDGED_S = 1.0  # somebody unseen for less, between two sightings, is hidden and not gone
+BEHIND_S = 4.0  # the same for somebody who passes behind other people
+BEHIND = 0.4  # of somebody's box that others cover on the way, on average, to be behind them
+PROBES = (0.25, 0.5, 0.75)  # of a gap: where to look for those others
+REACH, SPEED = 0.6, 1.5  # body heights: how far people get hidden, at once and per second
 
 
 def group_of(number: int) -> str:
@@ -38,7 +42,7 @@ def append(take: Take, group: str, sample: int, seen: list[Seen]) -> None:
     """Keep what was found in one sample."""
     for person in seen:
         state = State.OCCLUDED if person.occluded else State.VISIBLE
-        values = {"sample": sample, "track": person.track, "looks": person.looks, "area": person.mask.sum(), "scale": _scale(person.pose),
+        values = {"sample": sample, "track": person.track, "looks": person.looks, "area": person.mask.sum(), "scale": person.scale, "doubted": person.doubted,
                   "state": state, "confidence": person.confidence, "box": person.box,
                   "landmarks_px": person.pose.landmarks_px, "landmarks_m": person.pose.landmarks_m}
         for name, value in values.items():
@@ -46,10 +50,16 @@ def append(take: Take, group: str, sample: int, seen: list[Seen]) -> None:
         take.append_mask(group, person.mask)
 
 
-def _scale(pose) -> float:
-    """Px of the picture per metre of body, as far as the landmarks of a pose tell."""
-    pixels, metres = (np.sqrt(points[:, :2].var(0).sum()) for points in (pose.landmarks_px, pose.landmarks_m))
-    return float(pixels / max(metres, 1e-6))
+def at_edges(box: np.ndarray, clip: dict) -> np.ndarray:
+    """(..., 4) bool: whether boxes (..., 4) reach the picture's left, right, upper and lower edge."""
+    margin = EDGE * max(clip["width"], clip["height"])
+    return np.stack([box[..., 0] < margin, box[..., 2] > clip["width"] - margin, box[..., 1] < margin, box[..., 3] > clip["height"] - margin], -1)
+
+
+def _covered(box: np.ndarray, other: np.ndarray) -> float:
+    """Share of a box (4,) that another one covers."""
+    sides = np.clip(np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2]), 0, None)
+    return float(sides.prod() / max((box[2:] - box[:2]).prod(), 1e-9))
 
 
 def blocks(take: Take, group: str, names: tuple[str, ...]):
@@ -67,19 +77,21 @@ class Picks:
     rows: np.ndarray
 
     @classmethod
-    def of(cls, take: Take, tracks: list[tuple[int, int]], anchors: list[int]) -> "Picks":
-        """Of a person made of these (pass, track), pass 0 forward, 1 backward in time, with prompts at these samples.
+    def of(cls, take: Take, tracks: list[list[int]], anchors: list[int]) -> "Picks":
+        """Of a person made of these [pass, track, first sample, last], pass 0 forward, 1 backward in time, with prompts at these samples.
 
         After a prompt what was tracked forward from it counts more, before the first prompt what was tracked backward.
         """
         picks = cls(np.zeros(take.samples, np.uint8), np.full(take.samples, -1, np.int32))
         samples = np.arange(take.samples)
         forward = samples >= min(anchors, default=0)
-        for number in sorted({n for n, _ in tracks}):
-            mine = np.array([t for n, t in tracks if n == number])
+        for number in sorted({n for n, *_ in tracks}):
+            mine = {t: (first, last) for n, t, first, last in tracks if n == number}
             preferred = forward if number == 0 else ~forward
             for start, (sample, track) in blocks(take, group_of(number), ("sample", "track")):
-                found = np.flatnonzero(np.isin(track, mine))
+                found = np.flatnonzero(np.isin(track, list(mine)))
+                spans = np.array([mine[t] for t in track[found].tolist()]).reshape(-1, 2)
+                found = found[(sample[found] >= spans[:, 0]) & (sample[found] <= spans[:, 1])]
                 found = found[(picks.rows[sample[found]] < 0) | preferred[sample[found]]]
                 picks.rows[sample[found]], picks.passes[sample[found]] = found + start, number
         return picks
@@ -128,12 +140,7 @@ class Assembler:
         area, scale, box = (np.zeros((len(samples), *ROW_ARRAYS[name][1]), np.float32) for name in ("area", "scale", "box"))
         for name, out in (("area", area), ("scale", scale), ("box", box)):
             out[seen] = self._gather(person, name, samples[seen])
-        return squeezed(seen, area, scale, self._at_side(box).any(1), self.shot, self.seconds)
-
-    def _at_side(self, box: np.ndarray) -> np.ndarray:
-        """(n, 2) bool: whether boxes (n, 4) reach the picture's left and right edge."""
-        width, margin = self.take.clip["width"], EDGE * max(self.take.clip["width"], self.take.clip["height"])
-        return np.stack([box[:, 0] < margin, box[:, 2] > width - margin], 1)
+        return squeezed(seen, area, scale, at_edges(box, self.take.clip)[:, :2].any(1), self.shot, self.seconds)
 
     def _write_arrays(self, person: int, samples: np.ndarray) -> None:
         before, after = (n[samples] for n in self.neighbours[person])
@@ -157,13 +164,29 @@ class Assembler:
             self.take.append(person_group(person), name, out)
 
     def _bridged(self, person: int, before: np.ndarray, after: np.ndarray) -> np.ndarray:
-        """Which gaps between two sightings are somebody hidden: short, within a shot, not too far to go, not out of the picture and back."""
+        """Which gaps between two sightings are somebody hidden: short, or behind others; within a shot, not too far to go, not out of the picture
+        and back."""
         old, new = self._gather(person, "box", before), self._gather(person, "box", after)
-        out_and_back = (self._at_side(old) & self._at_side(new)).any(1)
+        out_and_back = (at_edges(old, self.take.clip) & at_edges(new, self.take.clip)).any(1)
         seconds = (after - before) * self.seconds
         way = np.linalg.norm((old[:, :2] + old[:, 2:] - new[:, :2] - new[:, 2:]) / 2, axis=1)
         near = way <= (REACH + SPEED * seconds) * np.maximum(old[:, 3] - old[:, 1], new[:, 3] - new[:, 1])
-        return (seconds <= BRIDGED_S) & (self.shot[before] == self.shot[after]) & near & ~out_and_back
+        short = seconds <= BRIDGED_S
+        long = np.flatnonzero(~short & (seconds <= BEHIND_S))
+        gaps, which = np.unique(np.stack([before[long], after[long]], 1), axis=0, return_inverse=True)
+        behind = np.array([self._behind(person, *gap) for gap in gaps], bool)
+        short[long] = behind[which.ravel()] if len(gaps) else False
+        return short & (self.shot[before] == self.shot[after]) & near & ~out_and_back
+
+    def _behind(self, person: int, before: int, after: int) -> bool:
+        """Whether other people cover somebody on the straight way through a gap."""
+        old, new = self._gather(person, "box", np.array([before, after]))
+        covered = []
+        for part in PROBES:
+            at, sample = (1 - part) * old + part * new, np.array([round(before + part * (after - before))])
+            boxes = [self._gather(p, "box", sample)[0] for p, picks in self.picks.items() if p != person and picks.rows[sample[0]] >= 0]
+            covered.append(max((_covered(at, box) for box in boxes), default=0.0))
+        return float(np.mean(covered)) >= BEHIND
 
     def _write_masks(self, sample: int) -> None:
         seen = {p: int(picks.passes[sample]) for p, picks in self.picks.items() if picks.rows[sample] >= 0}

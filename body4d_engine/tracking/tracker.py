@@ -13,6 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from ..models.blazepose import Pose, Roi
 from ..models.people_detector import Detection
 from . import appearance
+from .motion import Motion, place_of, scale_of
 
 MIN_PRESENCE = 0.5  # the network's own threshold for "there is a person"
 SURE_PRESENCE, SURE_VISIBILITY = 0.9, 0.6  # below either, other orientations are tried too: tumbling bodies
@@ -20,12 +21,17 @@ TURNS = (np.pi / 2, -np.pi / 2, np.pi)
 BIRTH_SCORE = 0.3  # a detection of this score may begin a track; weaker ones only support one
 SAME_BODY = 0.25  # mean distance of keypoints, in body radii, under which two poses are one body
 PART, PARTS = 0.25, 0.7  # a detection's keypoint is a known person's within so many body radii; made of so large a share of such, it is nobody new
-MAX_COST = 1.3  # of giving a pose to a track
+MAX_COST = 1.5  # of giving a pose to a track
+UNCONFIRMED = 0.5  # cost of a pose that the detector, who looked too, does not see: the landmarker imagines people
 LOOKS = 1.0  # weight of the difference in looks (0..1) against the distance in body radii
+SURPRISE = 0.1  # weight of a standard deviation of the expected motion
+MOST_SURPRISE = 4.0  # standard deviations: no track goes further in one step
+CROWDED_LOOKS = 0.05  # how much looks count that may be partly somebody else's
 MAX_APART = 0.8  # body radii between a track and the detection that supports it
 APART = 0.2  # body radii of disagreement with the detector from which on its word is tried too
 AGREE = 0.15  # body radii of disagreement with the detector that cost a pose most of its credit
 CROWD = 0.25  # of the sides of two squares: their centres closer than this, people meet
+MEETING_S, FEW = 0.07, 3  # while so few people meet, the detector looks this often; in a larger crowd at every picture
 PATIENCE_S = 0.2  # how long a track waits for its person to show again
 UNSUPPORTED_S = 2.5  # how long a track lives that no detection confirms
 LEAVING_S = 0.35  # the same for somebody of whom less than half is in the picture: the network goes on imagining them
@@ -36,49 +42,57 @@ HIDDEN_SHARE, HIDDEN_VISIBILITY = 0.5, 0.35  # less of the mask or of the landma
 
 @dataclass
 class Track:
-    """One person followed without a break. `roi`: where to look next; `velocity` px and `turn` rad per step."""
+    """One person followed without a break. `roi`: where to look next; `turn` rad per step; `motion`: as expected in the coming step."""
 
     id: int
     roi: Roi
     keypoints: np.ndarray
     looks: np.ndarray
-    velocity: tuple[float, float] = (0.0, 0.0)
+    motion: Motion
+    seconds: float  # per step
     turn: float = 0.0
     steps: int = 1
     missed: int = 0
     unsupported: int = 0
+    doubted: bool = False  # the detector looked since and did not see the person
     person: int | None = None
     body: np.ndarray | None = None  # in the picture at hand: keypoints (17, 3) from the detector, else as expected
 
     def to_json(self) -> dict:
         return {**self.__dict__, "body": None, "roi": self.roi.to_json(), "keypoints": self.keypoints.tolist(), "looks": self.looks.tolist(),
-                "velocity": list(self.velocity)}
+                "motion": self.motion.to_json()}
 
     @classmethod
     def from_json(cls, data: dict) -> "Track":
         return cls(**{**data, "roi": Roi(*data["roi"]), "keypoints": np.array(data["keypoints"], np.float32),
-                      "looks": np.array(data["looks"], np.float32), "velocity": tuple(data["velocity"])})
+                      "looks": np.array(data["looks"], np.float32), "motion": Motion.from_json(data["motion"])})
+
+    @property
+    def step(self) -> np.ndarray:
+        """(2,) px that the person moves per step."""
+        return self.motion.speed[:2] * self.seconds
 
     @property
     def expected(self) -> np.ndarray:
         """Where its keypoints (17, 3) should be now."""
-        return self.keypoints + np.array([*self.velocity, 0], np.float32)
+        return self.keypoints + np.array([*self.step, 0], np.float32)
 
     @property
     def radius(self) -> float:
         return max(self.roi.size / 2.5, 1.0)
 
-    def cost(self, pose: Pose, looks: np.ndarray) -> float:
-        """Of believing that this pose is this track's person: distance from where it was expected, and difference in looks."""
-        return body_distance(self.expected, pose.keypoints, self.radius) + LOOKS * max(0.0, appearance.distance(self.looks, looks) - 0.15)
+    def cost(self, pose: Pose, looks: np.ndarray, unconfirmed: bool) -> float:
+        """Of believing that this pose is this track's person: distance from where it was expected, also in depth, and difference in looks."""
+        surprise = self.motion.surprise(place_of(pose.landmarks_px, scale_of(pose.landmarks_px, pose.landmarks_m)))
+        if surprise > MOST_SURPRISE:
+            return np.inf
+        return (body_distance(self.expected, pose.keypoints, self.radius) + SURPRISE * surprise + UNCONFIRMED * unconfirmed
+                + LOOKS * max(0.0, appearance.distance(self.looks, looks) - 0.15))
 
     def follow(self, pose: Pose, looks: np.ndarray, learn: bool) -> None:
         """Take a new pose as the person's."""
         steps = self.missed + 1
-        last = np.array([self.roi.x, self.roi.y]) - np.array(self.velocity) * steps
-        step = (np.array([pose.next_roi.x, pose.next_roi.y]) - last) / steps
-        old = self.velocity if self.steps > 1 else step
-        self.velocity = tuple(float(v) for v in 0.5 * np.array(old) + 0.5 * step)
+        self.motion.update(place_of(pose.landmarks_px, scale_of(pose.landmarks_px, pose.landmarks_m)))
         self.turn = 0.5 * self.turn + 0.5 * wrapped(pose.next_roi.angle - self.roi.angle + self.turn * steps) / steps
         if learn:
             self.looks = ((1 - LEARN) * self.looks + LEARN * looks).astype(np.float32)
@@ -92,20 +106,25 @@ class Track:
         self._expect(self.roi)
 
     def _expect(self, roi: Roi) -> None:
-        self.roi = Roi(roi.x + self.velocity[0], roi.y + self.velocity[1], roi.size, float(wrapped(roi.angle + self.turn)))
+        x, y = self.step
+        self.motion.advance(self.seconds)
+        self.roi = Roi(roi.x + float(x), roi.y + float(y), roi.size, float(wrapped(roi.angle + self.turn)))
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What one step found of one person. looks (SIZE,); mask (H, W) bool, shared with nobody; box (4,) px; occluded: mostly hidden."""
+    """What one step found of one person. looks (SIZE,); scale px per metre; mask (H, W) bool, shared with nobody; box (4,) px; occluded: mostly
+    hidden; doubted: the detector looked and did not see them."""
 
     track: int
     pose: Pose
     looks: np.ndarray
+    scale: float
     mask: np.ndarray
     box: np.ndarray
     confidence: float
     occluded: bool
+    doubted: bool
 
 
 @dataclass
@@ -139,7 +158,9 @@ class Tracker:
         """Follow everybody into this picture (H, W, 3). `detect`: look for newcomers (done too where somebody is lost or people meet)."""
         size = rgb.shape[1::-1]
         near = [[other for other in self.tracks if other is not t and touching(t.roi, other.roi)] for t in self.tracks]
-        detections = self.detector.detect(rgb) if detect or hints or any(near) or any(t.missed for t in self.tracks) else None
+        often = max(1, round(MEETING_S / self.seconds)) if len(self.tracks) <= FEW else 1
+        met = any(others and t.steps % often == 0 for t, others in zip(self.tracks, near, strict=True))
+        detections = self.detector.detect(rgb) if detect or hints or met or any(t.missed for t in self.tracks) else None
         matches = self._matches(detections or [])
         for track in self.tracks:
             track.body = matches[track.id].keypoints if track.id in matches else track.expected
@@ -186,7 +207,8 @@ class Tracker:
         pose = look(track.roi)
         if sureness(pose) >= SURE_PRESENCE * SURE_VISIBILITY and pose.presence >= SURE_PRESENCE:
             return pose
-        tries = [pose, look(pose.next_roi)]
+        x, y = track.step
+        tries = [pose, look(pose.next_roi), look(replace(track.roi, x=track.roi.x - float(x), y=track.roi.y - float(y)))]
         for turn in TURNS:
             turned = look(replace(track.roi, angle=track.roi.angle + turn))
             tries += [turned, look(turned.next_roi)]
@@ -205,17 +227,19 @@ class Tracker:
                 size: tuple[int, int]) -> list[Track | None]:
         """Each pose's track or None: the one-to-one assignment of least total cost. Tracks without a pose wait, and end after a while."""
         owner: list[Track | None] = [None] * len(poses)
+        supported = [any(same_body(d, pose) for d in detections or ()) for pose in poses]
         if self.tracks and poses:
-            costs = np.array([[track.cost(pose, look) for pose, look in zip(poses, looks, strict=True)] for track in self.tracks])
+            costs = np.array([[track.cost(pose, look, detections is not None and not sure) for pose, look, sure in
+                               zip(poses, looks, supported, strict=True)] for track in self.tracks])
             for t, k in zip(*linear_sum_assignment(np.minimum(costs, MAX_COST)), strict=True):
                 if costs[t, k] < MAX_COST:
                     owner[k] = self.tracks[t]
-        crowded = [any(k != j and touching(poses[k].roi, poses[j].roi) for j in range(len(poses))) for k in range(len(poses))]
+        crowded = crowding(poses)
         for k, track in enumerate(owner):
             if track is not None:
                 track.follow(poses[k], looks[k], learn=not crowded[k])
-                supported = any(same_body(d, poses[k]) for d in detections or ())
-                track.unsupported = 0 if supported else track.unsupported + 1
+                track.unsupported = 0 if supported[k] else track.unsupported + 1
+                track.doubted = not supported[k] and (track.doubted or detections is not None)
         for track in self.tracks:
             if not any(track is t for t in owner):
                 track.wait()
@@ -256,7 +280,9 @@ class Tracker:
         return int(np.argmin(distances)) if distances and min(distances) < 0.5 * roi.size / 2.5 else None
 
     def _begin(self, pose: Pose, looks: np.ndarray) -> Track:
-        track = Track(self.next_id, pose.next_roi, pose.keypoints.astype(np.float32), looks)
+        motion = Motion.begin(place_of(pose.landmarks_px, scale_of(pose.landmarks_px, pose.landmarks_m)))
+        motion.advance(self.seconds)
+        track = Track(self.next_id, pose.next_roi, pose.keypoints.astype(np.float32), looks, motion, self.seconds)
         self.next_id += 1
         self.tracks.append(track)
         return track
@@ -276,14 +302,16 @@ class Tracker:
             wins = logits > best[window]
             best[window][wins] = logits[wins]
             whose[window][wins] = number
-        seen = []
+        seen, crowded = [], crowding([pose for _, pose, _ in people])
         for number, (track, pose, looks) in enumerate(people, 1):
             mask = whose == number
             share = int(mask.sum()) / claimed[number - 1]
             inner = inside(pose.landmarks_px, (width, height))
             visibility = float(pose.landmarks_px[inner, 2].mean())
-            seen.append(Seen(track.id, pose, looks, mask, pose.box(width, height), pose.presence * visibility * min(1.0, 1.25 * inner.mean()),
-                             share < HIDDEN_SHARE or visibility < HIDDEN_VISIBILITY))
+            looks = CROWDED_LOOKS * looks if crowded[number - 1] else looks
+            confidence = pose.presence * visibility * min(1.0, 1.25 * inner.mean())
+            seen.append(Seen(track.id, pose, looks, scale_of(pose.landmarks_px, pose.landmarks_m), mask, pose.box(width, height), confidence,
+                             share < HIDDEN_SHARE or visibility < HIDDEN_VISIBILITY, track.doubted))
         return seen
 
 
@@ -331,6 +359,11 @@ def same_body(a: Detection | Pose, b: Pose) -> bool:
 def touching(a: Roi, b: Roi) -> bool:
     """Whether two squares are so close that one person may be taken for the other."""
     return np.hypot(a.x - b.x, a.y - b.y) < CROWD * (a.size + b.size)
+
+
+def crowding(poses: list[Pose]) -> list[bool]:
+    """Whose square touches another's."""
+    return [any(k != j and touching(poses[k].roi, poses[j].roi) for j in range(len(poses))) for k in range(len(poses))]
 
 
 def distinct(poses: list[Pose]) -> list[Pose]:

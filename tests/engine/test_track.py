@@ -358,6 +358,8 @@ def test_whoever_shrinks_out_of_sight_is_squeezed():
     assert np.flatnonzero(sizes([*[100] * 60, 70, 0, 100, *[0] * 30], [200] * 60 + [200, 0, 170] + [0] * 30)).tolist() == [60, 62]
     assert not sizes([*[100] * 30, *[60] * 20, *[100] * 30, *[0] * 30]).any()  # in the middle nothing is lost
     assert not sizes([*[100] * 60, 70, 50, 100, *[0] * 30]).any()
+    assert np.flatnonzero(sizes([*[100] * 60, 70, 100, 50, *[0] * 30])).tolist() == [60, 61, 62]  # the landmarker imagines the rest for once
+    assert np.flatnonzero(sizes([*[100] * 60, 70, 100, 100, 50, *[0] * 30])).tolist() == [63]
 
 
 def test_at_the_end_of_a_shot_only_who_is_at_the_side_is_squeezed():
@@ -393,7 +395,8 @@ def test_linking_a_crowd_takes_seconds():
         first, x, y = int(random.integers(0, 18000)), *(random.random(2) * 1000)
         crowd.append(Tracklet(0, number))
         for i in range(8):
-            crowd[-1].add(first + i, np.array([x + i, y, x + 50 + i, y + 150]), looks[number % 2] * (1 + 0.05 * random.random(appearance.SIZE)))
+            crowd[-1].add(first + i, np.array([x + i, y, x + 50 + i, y + 150]), looks[number % 2] * (1 + 0.05 * random.random(appearance.SIZE)),
+                           np.array([x + 25 + i, y + 75, 4.5]))
     begun = time.process_time()
     chains = link(crowd, 1 / 30, [])
     assert sorted(t.track for chain in chains for t in chain) == list(range(480)) and time.process_time() - begun < 10

@@ -47,7 +47,7 @@ def test_exactly_two_people_the_acrobat_throughout(demo):
 
 def test_who_leaves_is_not_squeezed_into_what_is_left(demo):
     """The walker goes out on the left, the acrobat behind a tree: no landmark counts while the body is too small."""
-    for person, seen, hidden in ((WALKER, range(185, 195), range(198, 204)), (ACROBAT, range(160, 224), range(226, 229))):
+    for person, seen, hidden in ((WALKER, range(185, 195), range(198, 204)), (ACROBAT, range(180, 224), range(226, 229))):
         state, visibility = (np.array(demo.read(f"people/{person}", "state")), landmarks(demo, person)[:, :, 2].max(1))
         assert (state[seen] == State.VISIBLE).all() and (state[hidden] == State.OCCLUDED).all() and not visibility[hidden].any()
 
@@ -64,6 +64,8 @@ def test_ids_never_switch(demo):
 def test_the_somersault_is_followed(demo):
     """Upright before, upside down in the air, upright again, all within a second."""
     points = landmarks(demo, ACROBAT)
+    whirl = np.array(demo.read(f"people/{ACROBAT}", "state"))[155:185]
+    assert whirl.all() and (whirl == State.OCCLUDED).sum() <= 3  # single blurred pictures of it may be bridged
     trunk = points[:, [11, 12], 1].mean(1) - points[:, [23, 24], 1].mean(1)  # px; negative: shoulders above hips
     assert (trunk[100:155] < -40).all() and (trunk[184:190] < -40).all()
     assert trunk[172:179].max() > 10
