@@ -13,14 +13,17 @@ import numpy as np
 from ..models.anny.pose import KEYPOINT_WEIGHTS, LEFT_HIP, RIGHT_HIP, PoseModel, Rig, exp
 from .observations import Observations
 
-IMAGE, SPACE, PRIOR, LIMIT = 40.0, 4.0, 0.08, 40.0
+IMAGE, SPACE, PRIOR, LIMIT = 40.0, 1.0, 0.08, 40.0
+ROUGH_SPACE, ROUGH_M = 4.0, 0.2  # at robust scales above ROUGH_M landmarks in space count so much and alike in all directions: they tell front from back,
+DEPTH = 0.2  # then only so much of their error along the line of sight, where they are guessed: bones as long as they are and the image know better
 GAP_PRIOR = 0.02  # of the prior where nothing was seen: enough to be regular, too little to pull a gap towards the rest pose
 VELOCITY = 0.02
-BODY_SMOOTH, BODY_CUTOFF_HZ = 8.0, 4.0
+BODY_SMOOTH, BODY_CUTOFF_HZ = 16.0, 4.0
 ROOT_SMOOTH, ROOT_CUTOFF_HZ = 160.0 * np.array([0.25, 0.25, 1.0]), np.array([4.0, 4.0, 3.0])  # depth is seen least and wobbles most
-FAST_MS2 = 8.0  # smoothing gives way where the keypoints of the body accelerate more than this
+FAST_MS2 = 10.0  # smoothing gives way where the keypoints of the body accelerate more than this
 FAST_ROOT_MS2 = 40.0  # and for the root: well above free fall, well below a jump to another place
 NEAREST_M = 0.3
+FAST_STEP_S = 1 / 30  # acceleration is measured between samples so far apart, whatever the rate: between closer ones noise would pass for it
 MAX_STEP = np.array([0.5] * 3 + [0.6] * 3 + [0.6] * 54)
 
 
@@ -99,8 +102,9 @@ def linearize(rig: Rig, poses: Poses, seen: Observations, scale: float, landmark
     if shape is not None:
         jacobian = np.concatenate([jacobian, shape], -1)
     flat, points, metres = image_residuals(keypoints, poses, seen)
-    solid = about_hips(keypoints) - landmark_scale * seen.world
-    image_weight, space_weight = _weights(seen)
+    squeeze = _squeeze(seen, scale)
+    solid = (about_hips(keypoints) - landmark_scale * seen.world) @ squeeze
+    image_weight, space_weight = _weights(seen, scale)
     image_energy, image_robust = robust((flat**2).sum(-1), scale)
     space_energy, space_robust = robust((solid**2).sum(-1), scale)
 
@@ -116,7 +120,7 @@ def linearize(rig: Rig, poses: Poses, seen: Observations, scale: float, landmark
     rows = np.zeros((n, 5 * count, 3 + jacobian.shape[-1]))
     rows[:, : 2 * count, :3] = project.reshape(n, -1, 3)
     rows[:, : 2 * count, 3:] = (project @ jacobian).reshape(n, 2 * count, -1)
-    rows[:, 2 * count :, 3:] = (root_space * about_hips(jacobian)).reshape(n, 3 * count, -1)
+    rows[:, 2 * count :, 3:] = (root_space * (squeeze[:, None] @ about_hips(jacobian))).reshape(n, 3 * count, -1)
     errors = np.concatenate([(root_image[..., 0] * flat).reshape(n, -1), (root_space[..., 0] * solid).reshape(n, -1)], 1)
 
     across = rows.transpose(0, 2, 1)
@@ -132,16 +136,25 @@ def linearize(rig: Rig, poses: Poses, seen: Observations, scale: float, landmark
 
 def _data_energy(keypoints, model: PoseModel, poses: Poses, seen: Observations, scale: float, landmark_scale: float) -> np.ndarray:
     flat, _, _ = image_residuals(keypoints, poses, seen)
-    solid = about_hips(keypoints) - landmark_scale * seen.world
-    image_weight, space_weight = _weights(seen)
+    solid = (about_hips(keypoints) - landmark_scale * seen.world) @ _squeeze(seen, scale)
+    image_weight, space_weight = _weights(seen, scale)
     total = (image_weight * robust((flat**2).sum(-1), scale)[0]).sum(1) + (space_weight * robust((solid**2).sum(-1), scale)[0]).sum(1)
     return total + _prior(model, poses.theta, seen)[2]
 
 
-def _weights(seen: Observations) -> tuple[np.ndarray, np.ndarray]:
+def _squeeze(seen: Observations, scale: float) -> np.ndarray:
+    """(N, 3, 3) symmetric: shrinks by DEPTH what lies along the line of sight to the hips."""
+    if scale > ROUGH_M:
+        return np.tile(np.eye(3), (len(seen), 1, 1))
+    along = np.column_stack([((seen.xy[:, LEFT_HIP] + seen.xy[:, RIGHT_HIP]) / 2 - seen.centre) / seen.focal[:, None], np.ones(len(seen))])
+    along /= np.linalg.norm(along, axis=1, keepdims=True)
+    return np.eye(3) - (1 - DEPTH) * along[:, :, None] * along[:, None]
+
+
+def _weights(seen: Observations, scale: float) -> tuple[np.ndarray, np.ndarray]:
     """(N, K) weights of image and space residuals."""
     trust = seen.weight[:, None] * KEYPOINT_WEIGHTS
-    return IMAGE * trust * seen.visibility, SPACE * trust * (0.3 + 0.7 * seen.visibility)
+    return IMAGE * trust * seen.visibility, (ROUGH_SPACE if scale > ROUGH_M else SPACE) * trust * seen.solid
 
 
 def _prior(model: PoseModel, theta: np.ndarray, seen: Observations) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from .start import rough_poses
 
 KEY_FRAMES = 24
 ITERATIONS = 14
-ROBUST_M = 0.12
+ROBUST_M = 0.25  # so wide that landmarks in space count fully: they say how large somebody is
 STRENGTH = 3.0 * np.array([0.5, 2, 1, 1, 1, 1])  # per key frame: pull of the phenotypes towards the average
 STEP, PROBE = 0.25, 1e-3
 HEIGHT_STRENGTH = 2000.0  # per key frame and square metre

@@ -8,7 +8,20 @@ from scipy.linalg import solveh_banded
 
 from ..models.anny.pose import KEYPOINT_WEIGHTS, Rig
 from .observations import Observations
-from .residuals import BODY_CUTOFF_HZ, BODY_SMOOTH, FAST_MS2, FAST_ROOT_MS2, ROOT_CUTOFF_HZ, ROOT_SMOOTH, VELOCITY, Poses, clipped, energy, linearize
+from .residuals import (
+    BODY_CUTOFF_HZ,
+    BODY_SMOOTH,
+    FAST_MS2,
+    FAST_ROOT_MS2,
+    FAST_STEP_S,
+    ROOT_CUTOFF_HZ,
+    ROOT_SMOOTH,
+    VELOCITY,
+    Poses,
+    clipped,
+    energy,
+    linearize,
+)
 
 D = 60
 FRESH = ((0.5, 6), (0.25, 5), (0.12, 8))  # robust scale in metres, iterations at most: from a rough start
@@ -80,9 +93,10 @@ def _follow_energy(rig: Rig, poses: Poses, before: Before | None):
     return before.body * FOLLOW * body + before.root * ((poses.position - before.position) ** 2) @ FOLLOW_ROOT
 
 
-def fit_sequence(rig: Rig, start: Poses, seen: Observations, landmark_scale: float, spacing_s: float, stages=SEQUENCE) -> Poses:
+def fit_sequence(rig: Rig, start: Poses, seen: Observations, landmark_scale: float, spacing_s: float, stages=SEQUENCE, held=None) -> Poses:
     """Fit N successive samples, `spacing_s` seconds apart, with smoothness of keypoints and root between them.
 
+    held (feet.Held, optional): places of planted feet, for a start that has been smoothed already.
     Everything that decides about a sample (damping, step length, robust and smoothness weights) looks at its near neighbours only, and the
     number of iterations is fixed. So what happens far away changes a sample exponentially little, and overlapping windows agree.
     """
@@ -104,10 +118,12 @@ def fit_sequence(rig: Rig, start: Poses, seen: Observations, landmark_scale: flo
             for first in range(0, n, BLOCK):
                 part = slice(first, first + BLOCK)
                 linear = linearize(rig, poses[part], seen[part], scale, landmark_scale)
+                if held is not None:
+                    held[part].add(linear, poses[part])
                 count = len(linear.energy)
                 band[part, 0], gradient[part], local[part] = linear.hessian, linear.gradient, linear.energy
                 keypoints[part], jacobian[part] = linear.keypoints.reshape(count, -1), linear.jacobian.reshape(count, -1, D - 3)
-            if number and not iteration:
+            if (number or held is not None) and not iteration:
                 calm = _calm(keypoints.reshape(n, -1, 3), rate, FAST_MS2)
                 calm_root = _calm(poses.position[:, None], rate, FAST_ROOT_MS2)
             local += _add_smoothness(band, gradient, keypoints, jacobian, body, poses.position, root, calm, calm_root)
@@ -127,10 +143,10 @@ def _calm(points: np.ndarray, rate: float, limit: float) -> np.ndarray:
     """(N - 2,) how far smoothing holds around each inner sample: little where points (N, K, 3) accelerate more than `limit` (m/s^2)."""
     if len(points) < 3:
         return np.ones(0)
-    second = points[:-2] - 2 * points[1:-1] + points[2:]
-    fast = np.sqrt((second**2).sum(-1).mean(1)) * rate**2
-    padded = np.pad(fast, 1, mode="edge")
-    fast = np.maximum(np.maximum(padded[:-2], padded[1:-1]), padded[2:])
+    step = max(1, min(round(FAST_STEP_S * rate), (len(points) - 1) // 2))
+    second = points[: -2 * step] - 2 * points[step:-step] + points[2 * step :]
+    fast = np.pad(np.sqrt((second**2).sum(-1).mean(1)) * (rate / step) ** 2, 2 * step - 1, mode="edge")
+    fast = np.lib.stride_tricks.sliding_window_view(fast, 2 * step + 1).max(1)
     return 1 / (1 + (fast / limit) ** 2)
 
 

@@ -17,6 +17,13 @@ def rig():
     return Rig(pose_model(), load().rest(neutral_phenotypes(load())))
 
 
+@pytest.fixture(autouse=True)
+def landmarks_in_space_are_good(monkeypatch):
+    """What is made up here is as exact along the line of sight as across it; the landmarker's is not, and the weights say so."""
+    monkeypatch.setattr(residuals, "SPACE", residuals.ROUGH_SPACE)
+    monkeypatch.setattr(residuals, "DEPTH", 1.0)
+
+
 def motion(count, fps=30, seed=0, hertz=0.5):
     """Smooth random poses of someone who walks about and turns; theta holds `hertz` and its first two multiples."""
     random = np.random.default_rng(seed)
@@ -35,7 +42,7 @@ def seen_by_camera(rig, poses, focal=1500.0, centre=(960.0, 540.0), noise_px=0.0
     n = len(poses)
     world = residuals.about_hips(keypoints)
     return Observations(pixels + random.normal(0, noise_px, pixels.shape), np.ones(pixels.shape[:2]), world + random.normal(0, noise_m, world.shape),
-                        np.ones(n, bool), np.ones(n), np.full(n, focal), np.tile(np.array(centre), (n, 1)))
+                        np.ones(pixels.shape[:2]), np.ones(n, bool), np.ones(n), np.full(n, focal), np.tile(np.array(centre), (n, 1)))
 
 
 def apart(rig, ours, theirs):
@@ -157,3 +164,33 @@ def test_smoothing_means_the_same_at_every_frame_rate(rig):
         seen = seen_by_camera(rig, poses, noise_px=0)
         errors.append(apart(rig, solver.fit_sequence(rig, poses, seen, 1.0, every / 60), poses).mean())
     assert max(errors) < 1.3 * min(errors) and max(errors) < 0.015
+
+
+def test_landmarks_squeezed_along_the_line_of_sight_do_little_harm(rig, monkeypatch):
+    truth = motion(40)
+    seen = seen_by_camera(rig, truth)
+    seen.world[..., 2] *= 0.7  # as BlazePose does: flatter than life
+    errors = []
+    for space, depth in ((residuals.ROUGH_SPACE, 1.0), (1.0, 0.2)):
+        monkeypatch.setattr(residuals, "SPACE", space)
+        monkeypatch.setattr(residuals, "DEPTH", depth)
+        fitted = solver.fit_samples(rig, rough_poses(rig, seen, 1.0), seen, 1.0)
+        shapes = [residuals.about_hips(rig.keypoints(*rig.pose(p.rotation, p.theta))) for p in (fitted, truth)]
+        errors.append(np.linalg.norm(shapes[0] - shapes[1], axis=-1).mean())
+    assert errors[1] < 0.8 * errors[0]
+
+
+def test_noise_of_close_samples_does_not_pass_for_fast_motion():
+    random = np.random.default_rng(0)
+    noise = 0.002 * random.standard_normal((400, 25, 3))
+    calm = [np.median(solver._calm(noise[::step], rate, residuals.FAST_MS2)) for step, rate in ((1, 120.0), (4, 30.0))]
+    assert calm[0] > 0.8 * calm[1] and calm[0] > 0.4
+
+
+def test_fast_motion_is_not_smoothed_at_any_rate():
+    for rate in (30.0, 60.0, 240.0):
+        time = np.arange(0, 2, 1 / rate)[:, None, None]
+        points = np.tile(0.5 * np.maximum(time - 1, 0) ** 2 * 60, (1, 25, 3))  # from rest to 60 m/s^2 at once
+        calm = solver._calm(points, rate, residuals.FAST_MS2)
+        assert len(calm) == len(points) - 2
+        assert calm[: int(0.9 * rate)].min() > 0.99 and calm[int(rate) : -2].max() < 0.1
