@@ -65,7 +65,8 @@ class Survey:
     visibility: np.ndarray  # mean over the landmarks, as far as they are believed
     steady: np.ndarray  # (T, 33) uint8, 255 x `trust.steadiness`
     doubtful: np.ndarray  # (T, 4) bool, limbs in the order of `trust.LIMBS`
-    flipped: np.ndarray  # left and right are swapped
+    flipped: np.ndarray  # left and right of the whole body are swapped
+    swapped: np.ndarray  # (T, 4) bool, only of parts in the order of `flips.PARTS`
     cuts: frozenset[int]  # samples that begin a shot
     spacing_s: float
 
@@ -83,26 +84,31 @@ def survey(take, person: int, shots=()) -> Survey:
     spacing_s = take.frames.step * fps[1] / fps[0]
     state = np.array(take.read(group, "state", "track"))
     pixels, metres, box = (take.read(group, name, "track") for name in ("landmarks_px", "landmarks_m", "box"))
-    seen, visibility = np.zeros(samples, bool), np.zeros(samples)
+    visibility = np.zeros(samples)
     steady, doubtful = np.full((samples, 33), 255, np.uint8), np.zeros((samples, len(trust.LIMBS)), bool)
+    seen = np.zeros(samples, bool)
+    for start in range(0, samples, BLOCK):
+        part = slice(start, start + BLOCK)
+        seen[part] = was_seen(state[part], pixels[part], metres[part])
+    flipped = flips.find(pixels, seen, spacing_s, cuts)
+    swapped = flips.find_parts(pixels, seen & ~flipped, spacing_s, cuts)
     around = trust.reach(spacing_s)
     shot = np.isin(np.arange(samples), list(cuts)).cumsum()
     for start in range(0, samples, BLOCK):
         low, stop = max(start - around, 0), min(start + BLOCK, samples)
         near = slice(low, min(stop + around, samples))
         part, mine = slice(start, stop), slice(start - low, stop - low)
-        there = was_seen(state[near], pixels[near], metres[near])
-        flat, solid = (np.where(there[:, None, None], values[near], 0) for values in (pixels, metres))
-        calm = np.concatenate([trust.steadiness(flat[here], solid[here], there[here], spacing_s)
+        flat, solid = flips.repair_parts(*(np.where(seen[near, None, None], values[near], 0) for values in (pixels, metres)), swapped[near])
+        calm = np.concatenate([trust.steadiness(flat[here], solid[here], seen[near][here], spacing_s)
                                for here in (shot[near] == number for number in np.unique(shot[near]))])[mine]
-        seen[part], steady[part] = there[mine], np.round(255 * calm)
+        steady[part] = np.round(255 * calm)
         image, _ = trust.measure(flat[mine], solid[mine], box[part], steady[part] / 255, (take.clip["width"], take.clip["height"]))
         visibility[part] = np.where(seen[part], (flat[mine, :, 2].clip(0, 1) * image).mean(1), 0)
         doubtful[part] = trust.doubtful_limbs(image) & seen[part, None]
         lost = seen[part] & (image[:, flips.CORE].mean(1) < LOST)
         state[part][lost & (state[part] == State.VISIBLE)] = State.OCCLUDED
     state[(state == State.VISIBLE) & ~seen] = State.OCCLUDED
-    return Survey(state, seen, visibility, steady, doubtful, flips.find(pixels, seen, spacing_s, cuts), cuts, spacing_s)
+    return Survey(state, seen, visibility, steady, doubtful, flipped, swapped, cuts, spacing_s)
 
 
 def read(take, person: int, samples: np.ndarray, known: Survey) -> Observations:
@@ -112,6 +118,7 @@ def read(take, person: int, samples: np.ndarray, known: Survey) -> Observations:
     camera = take.camera()
     seen, swap = known.seen[samples], known.flipped[samples]
     pixels[~seen], metres[~seen] = 0, 0
+    pixels, metres = flips.repair_parts(pixels, metres, known.swapped[samples])
     image, space = trust.measure(pixels, metres, take.read(group, "box", "track")[samples], known.steady[samples] / 255,
                                  (take.clip["width"], take.clip["height"]))
     image[swap], space[swap] = image[swap][:, flips.SWAP], space[swap][:, flips.SWAP]
@@ -120,6 +127,20 @@ def read(take, person: int, samples: np.ndarray, known: Survey) -> Observations:
     world -= (world[:, LEFT_HIP] + world[:, RIGHT_HIP])[:, None] / 2
     pixels = pixels[:, LANDMARKS].astype(np.float64)
     visible = np.clip(pixels[..., 2], 0, 1)
+    focal, centre = (camera[name][samples].astype(np.float64) for name in ("focal_px", "principal_px"))
+    world = from_sight(world, (pixels[:, LEFT_HIP, :2] + pixels[:, RIGHT_HIP, :2]) / 2 - centre, focal)
     return Observations(pixels[..., :2], visible * image[:, LANDMARKS], world, (HIDDEN + (1 - HIDDEN) * visible) * space[:, LANDMARKS], seen,
-                        np.where(swap, FLIPPED_WEIGHT, 1.0) * seen, camera["focal_px"][samples].astype(np.float64),
-                        camera["principal_px"][samples].astype(np.float64))
+                        np.where(swap, FLIPPED_WEIGHT, 1.0) * seen, focal, centre)
+
+
+def from_sight(points: np.ndarray, hips: np.ndarray, focal: np.ndarray) -> np.ndarray:
+    """points (N, K, 3) in the axes of a camera that looks at the hips -> in those of the clip's camera. hips (N, 2) px from its principal point.
+
+    The landmarker sees a cut-out and cannot know where in the picture it was: its z lies along the line of sight through the hips, not along the
+    optical axis. The turn is the smallest that takes one to the other.
+    """
+    sight = np.column_stack([hips / focal[:, None], np.ones(len(hips))])
+    x, y, z = (sight / np.linalg.norm(sight, axis=1, keepdims=True)).T
+    a, b = -x * y / (1 + z), 1 / (1 + z)
+    turn = np.stack([1 - x * x * b, a, x, a, 1 - y * y * b, y, -x, -y, z], -1).reshape(-1, 3, 3)
+    return points @ turn.transpose(0, 2, 1)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..events import Committed, Event, Notice, Progress
-from ..fit import flips, observations
+from ..fit import flips, observations, trust
 from ..fit.observations import Observations, Survey
 from ..fit.record import Recorder, from_params, image_error, read_shape, to_params
 from ..fit.residuals import Poses, about_hips, energy
@@ -21,13 +21,14 @@ DOUBTFUL_IMAGE_M, DOUBTFUL_TRUNK_M = 0.07, 0.15  # beyond these a warm start may
 JUMP_M, FASTEST_M_S = 0.3, 10.0  # who moves farther than this in the image was not followed but found anew
 NEVER_SEEN_DEPTH_M = 4.0
 CHUNK = 30
+DOUBT_S, DOUBT_APART_S, MOST_DOUBTS = 0.1, 0.25, 12  # shorter doubts are not told, near ones are one, and so many are told at most
 
 
 class Recover:
     """heights: metres by person id; 0 stands for everyone not named. chunk: samples between commits; the result does not depend on it."""
 
     name = "recover"
-    version = 1
+    version = 2
     needs = ("track", "camera", "detail")
 
     def __init__(self, heights: dict[int, float] | None = None, chunk: int = CHUNK):
@@ -55,9 +56,12 @@ class Recover:
         if height is None:
             yield Notice(self.name, "scale_assumed", f"The size of {person.name} is assumed to be an average person's. "
                          "Give --height for true metres.", person=person.id)
-        for begin, stop in flips.bursts(known.flipped):
-            yield Notice(self.name, "sides_swapped", f"Left and right of {person.name} were taken for each other for a moment; put right.",
-                         person=person.id, frame=take.frames[begin], last_frame=take.frames[stop - 1])
+        parts = {f" of the {part}": here for part, here in zip(flips.PARTS, known.swapped.T, strict=True)}
+        for part, swapped in {"": known.flipped, **parts}.items():
+            for begin, stop in flips.bursts(swapped):
+                yield Notice(self.name, "sides_swapped", f"Left and right{part} of {person.name} were taken for each other for a moment; put right.",
+                             person=person.id, frame=take.frames[begin], last_frame=take.frames[stop - 1])
+        yield from self._doubts(take, person, known)
         chosen = key_samples(known.visibility, known.seen & ~known.flipped)
         if not len(chosen):
             chosen = key_samples(known.visibility, known.seen)
@@ -71,6 +75,21 @@ class Recover:
             except StopIteration as end:
                 return end.value
             yield Progress(self.name, done, total, person.id, "step", "body shape")
+
+    def _doubts(self, take, person, known: Survey) -> Iterator[Notice]:
+        """Where which limb is not to be believed."""
+        least, apart = DOUBT_S / known.spacing_s, int(DOUBT_APART_S / known.spacing_s)
+        found = []
+        for limb, doubtful in [("body", known.doubtful.all(1)), *zip(trust.LIMBS, (known.doubtful & ~known.doubtful.all(1, keepdims=True)).T)]:
+            found += [(stop - begin, begin, stop, limb) for begin, stop in flips.bursts(doubtful, apart) if stop - begin >= least]
+        found.sort(key=lambda entry: (-entry[0], entry[1:]))
+        for _, begin, stop, limb in sorted(found[:MOST_DOUBTS], key=lambda entry: entry[1:]):
+            first, last = take.frames[begin], take.frames[stop - 1]
+            text = f"{person.name} is hardly seen" if limb == "body" else f"The {limb} of {person.name} is doubtful"
+            yield Notice(self.name, "body_doubtful" if limb == "body" else "limb_doubtful",
+                         f"{text} in frames {first} to {last}; it follows neighbouring frames and a usual pose.", person.id, first, last)
+        if len(found) > MOST_DOUBTS:
+            yield Notice(self.name, "limb_doubtful", f"Limbs of {person.name} are doubtful {len(found) - MOST_DOUBTS} more times, more briefly.", person.id)
 
     def _poses(self, take, person, known: Survey, recorder: Recorder, cursor: dict) -> Iterator[Event]:
         total, start = take.samples, recorder.count

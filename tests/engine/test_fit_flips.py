@@ -54,3 +54,42 @@ def test_what_was_not_seen_starts_nothing(walk):
     seen = np.arange(100) != 45
     found = flips.find(pixels, seen, 1 / 60)
     assert not found[45] and not found[:40].any() and not found[50:].any()
+
+
+@pytest.mark.parametrize("part", list(flips.PARTS))
+def test_a_swapped_part_is_found_and_repaired(walk, part):
+    points, _, roots = flips.PARTS[part]
+    pixels, metres = walk.px.copy(), walk.metres.copy()
+    rows = np.ix_(range(40, 50), points)
+    pixels[rows], metres[rows] = (values[np.ix_(range(40, 50), flips.SWAP[points])] for values in (walk.px, walk.metres))
+    if roots is not None:
+        metres[rows] *= np.float32([1, 1, -1])
+    found = flips.find_parts(pixels, np.ones(100, bool), 1 / 60)
+    assert flips.bursts(found[:, list(flips.PARTS).index(part)]) == [(40, 50)] and found.sum() == 10
+    again = flips.repair_parts(pixels, metres, found)
+    np.testing.assert_array_equal(again[0], walk.px)
+    np.testing.assert_array_equal(again[1], walk.metres)
+
+
+def test_no_part_is_found_in_a_real_walk(walk):
+    assert not flips.find_parts(walk.px, np.ones(100, bool), 1 / 60).any()
+    assert not flips.find_parts(walk.px[::2], np.ones(50, bool), 1 / 30).any()
+
+
+def test_a_half_that_is_swapped_outside_the_burst_is_left_alone(walk):
+    pixels = walk.px.copy()
+    pixels[:40, :23], pixels[50:, :23] = pixels[:40, flips.SWAP[:23]], pixels[50:, flips.SWAP[:23]]
+    assert not flips.find_parts(pixels, np.ones(100, bool), 1 / 60)[:, 0].any()
+
+
+def test_runs_close_to_each_other_are_one():
+    flagged = np.array([0, 1, 1, 0, 0, 1, 0, 0, 0, 1], bool)
+    assert flips.bursts(flagged) == [(1, 3), (5, 6), (9, 10)] and flips.bursts(flagged, 2) == [(1, 6), (9, 10)] and flips.bursts(flagged[:1]) == []
+
+
+def test_a_burst_is_found_though_the_landmarks_at_its_ends_are_neither(walk):
+    pixels, metres = planted(walk, 40, 55)
+    for i in (40, 55):
+        pixels[i] = 0.6 * walk.px[i] + 0.4 * walk.px[i, flips.SWAP] if i == 40 else 0.7 * walk.px[i] + 0.3 * walk.px[i, flips.SWAP]
+    found = np.flatnonzero(flips.find(pixels, np.ones(100, bool), 1 / 60)).tolist()
+    assert set(range(41, 55)) <= set(found) <= set(range(40, 56))

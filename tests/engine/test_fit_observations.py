@@ -37,8 +37,34 @@ def test_survey(take):
 def test_survey_does_not_depend_on_its_blocks(take, monkeypatch):
     whole = observations.survey(take, 1)
     monkeypatch.setattr(observations, "BLOCK", 9)
-    for name in ("state", "seen", "visibility", "flipped"):
+    for name in ("state", "seen", "visibility", "steady", "doubtful", "flipped", "swapped"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(observations.survey(take, 1), name))
+
+
+def test_a_limb_swapped_for_a_moment_comes_out_right(tmp_path):
+    walk = real_walk(1)
+    pixels, metres = walk.px.copy(), walk.metres.copy()
+    for values in (pixels, metres):
+        values[40:50, 25:33] = values[40:50, flips.SWAP[25:33]]
+    take, _, _ = tracked_take(tmp_path / "a.take", [(pixels, metres, visible(100))], walk.focal, walk.centre, walk.size, 60)
+    with take:
+        known = observations.survey(take, 1)
+        seen = observations.read(take, 1, np.arange(100), known)
+        assert flips.bursts(known.swapped[:, 3]) == [(40, 50)] and not known.swapped[:, :3].any() and not known.flipped.any()
+        np.testing.assert_allclose(seen.xy, walk.px[:, LANDMARKS, :2])
+
+
+def test_what_is_squeezed_is_hidden_and_hardly_weighs(tmp_path):
+    walk = real_walk(1)
+    metres = walk.metres.copy()
+    metres[30:60] *= 0.55
+    take, _, _ = tracked_take(tmp_path / "a.take", [(walk.px, metres, visible(100))], walk.focal, walk.centre, walk.size, 60)
+    with take:
+        known = observations.survey(take, 1)
+        seen = observations.read(take, 1, np.arange(100), known)
+        assert (known.state[30:60] == State.OCCLUDED).all() and (known.state[:30] == State.VISIBLE).all() and known.seen.all()
+        assert known.doubtful[30:60].all() and not known.doubtful[:30].any()
+        assert 0 < seen.visibility[40].max() <= 0.051 and seen.visibility[20].mean() > 0.8
 
 
 def test_samples_as_a_fit_gets_them(take):
@@ -52,6 +78,12 @@ def test_samples_as_a_fit_gets_them(take):
     assert seen[5:7].focal.shape == (2,) and len(seen) == 37
 
 
-def test_landmarks_at_and_beyond_the_edge_of_the_frame_count_less():
-    weights = observations._inside(np.array([[960.0, 540], [960, 1070], [960, 1079], [-50, 540], [1900, 540]]), 1920, 1080)
-    assert weights[0] == 1 and 0.15 < weights[1] < 0.2 and weights[2] == weights[3] == 0.15 and 0.3 < weights[4] < 0.4
+def test_landmarks_in_space_are_turned_from_the_line_of_sight_to_the_cameras_axes():
+    ahead = np.array([[[0.0, 0, 1]]])
+    for x, y in ((300.0, -500.0), (0.0, 0.0), (-900.0, 10.0)):
+        turned = observations.from_sight(ahead, np.array([[x, y]]), np.array([1000.0]))[0, 0]
+        assert turned == pytest.approx(np.array([x, y, 1000]) / np.linalg.norm([x, y, 1000]), abs=1e-12)
+    random = np.random.default_rng(0).normal(size=(1, 7, 3))
+    assert observations.from_sight(random, np.zeros((1, 2)), np.array([1000.0])) == pytest.approx(random)
+    aside = observations.from_sight(random, np.array([[400.0, 200]]), np.array([1000.0]))
+    assert np.linalg.norm(aside, axis=-1) == pytest.approx(np.linalg.norm(random, axis=-1))

@@ -32,7 +32,9 @@ def tracked_take(path, people: list, focal: float, centre, size=(1080, 1920), fp
     persons = [Person(i + 1, height_m=dict(heights).get(i + 1)) for i in range(len(people))]
     for person, (pixels, metres, state) in zip(persons, people, strict=True):
         group = f"people/{person.id}"
-        arrays = {"state": ("u1", (), state), "landmarks_px": ("f4", (33, 3), pixels), "landmarks_m": ("f4", (33, 3), metres)}
+        flat = np.nan_to_num(np.asarray(pixels, np.float64)[..., :2], posinf=0, neginf=0)
+        box = np.clip(np.concatenate([flat.min(1), flat.max(1)], 1), 0, [*size, *size])
+        arrays = {"state": ("u1", (), state), "box": ("f4", (4,), box), "landmarks_px": ("f4", (33, 3), pixels), "landmarks_m": ("f4", (33, 3), metres)}
         for name, (dtype, shape, values) in arrays.items():
             take.create_array(group, name, dtype, shape)
             take.append(group, name, values)
