@@ -16,14 +16,14 @@ _SHORTEST_SECONDS = 0.25
 _HASH_CHANGE = 0.3
 
 
-def find_shots(clip) -> Iterator[Progress]:
+def find_shots(clip, watch=None) -> Iterator[Progress]:
     """Yields Progress("shots", ...) over the frames in use; returns the first clip frame of every shot.
 
     Every frame from the first to the last is looked at, whatever the step: a cut is a jump between neighbours. Memory does
     not depend on the length. Two detectors must agree on a cut: the adaptive one (the picture differs from its neighbour far
     more than the frames around it do from theirs, so fast motion and panning are no cuts) and the perceptual hash (what
     stands where has changed, so a flash or a change of light is no cut). Cuts in the first or last two frames are not
-    looked for.
+    looked for. watch(frame, rgb), where given, is shown every picture too, so that it need not be decoded twice.
     """
     from scenedetect import FrameTimecode
     from scenedetect.detectors import AdaptiveDetector, HashDetector
@@ -38,6 +38,8 @@ def find_shots(clip) -> Iterator[Progress]:
     changed: set[int] = set()
     total = last - first + 1
     for done, (frame, rgb) in enumerate(clip.iterate(range(first, last + 1)), 1):
+        if watch is not None:
+            watch(frame, rgb)
         small = cv2.cvtColor(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR)
         now = FrameTimecode(frame, fps)
         changed.update(cut.frame_num for cut in perceptual.process_frame(now, small))

@@ -6,67 +6,119 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
-from ..events import Committed, Event, Progress
-from ..fit import observations
+from ..camera_motion import Turns, turns
+from ..events import Committed, Event, Notice, Progress
+from ..fit import contact, observations
+from ..fit.feet import Held, disagreeing, find_places, firmness, planted
 from ..fit.observations import Survey
 from ..fit.record import Recorder, from_params, read_shape, to_params
 from ..fit.residuals import Poses
-from ..fit.solver import fit_sequence
+from ..fit.solver import SEQUENCE, D, fit_sequence
 from ..take import State
 
 LONGEST_FILL_S = 0.5  # a longer gap cannot be filled by smoothness
 OVERLAP_S = 2.5  # what lies further away changes a pose by less than 1e-4 m
 LEAST_OVERLAP, MOST_OVERLAP = 20, 360  # samples: the denser they lie, the less time it takes until that holds, and so memory has a bound
 CORE = 160  # samples a window gives its result for
+FREE, HELD = SEQUENCE[:-1], SEQUENCE[-1:]
 FILLED_CONFIDENCE = 0.5  # of its neighbours'
 
 
 class Refine:
-    """Replaces what `recover` left, with the same shape. core: samples per window; the result depends on it by less than 1e-4 m."""
+    """Replaces what `recover` left, with the same shape. core: samples per window; the result depends on it by less than 1e-4 m.
+
+    All windows are solved twice: at first as if nothing were under the feet (array `free`, which says where each contact stands on the whole),
+    then with planted feet held at these places.
+    """
 
     name = "refine"
-    version = 2
+    version = 3
     needs = ("recover",)
 
     def __init__(self, core: int = CORE):
         self.settings = {"core": core}
 
     def run(self, clip, people, take, cursor) -> Iterator[Event]:
+        fps = take.clip["fps"]
+        camera = turns(take, take.frames.step * fps[1] / fps[0])
+        if cursor is None and people:
+            for begin, stop in contact.runs(~camera.known):
+                yield Notice(self.name, "feet_not_held", "The camera moves along (it does not only turn), so feet are not held in place here.",
+                             frame=take.frames[begin], last_frame=take.frames[stop - 1])
         for person in people:
             known = observations.survey(take, person.id, clip.shots)
             recorder = Recorder(take, person.id, self.name, read_shape(take, person.id, "recover"))
-            done, total, core = recorder.count, take.samples, self.settings["core"]
-            if not done:
+            take.create_array(recorder.group, "free", "f4", (D,))
+            take.create_array(recorder.group, "contact", "f4", (len(contact.POINTS),))
+            if not recorder.count:
                 recorder.write_body()
             stretches, filled = find_stretches(known)
-            last = self._before(take, person.id, known, recorder, stretches, done)
-            for begin in range(done, total, core):
-                samples = np.arange(begin, min(begin + core, total))
-                seen = observations.read(take, person.id, samples, known)
-                params, confidence = np.empty((len(samples), last.shape[1]), np.float32), np.zeros(len(samples))
-                fitted = np.zeros(len(samples), bool)
-                for stretch in stretches:
-                    first, stop = max(stretch[0], begin), min(stretch[1], begin + core)
-                    if first < stop:
-                        part = slice(first - begin, stop - begin)
-                        params[part], confidence[part] = self._window(take, person.id, known, recorder, stretch, first, stop)
-                        fitted[part] = True
-                for row in range(len(samples)):
-                    last = params[row : row + 1] if fitted[row] else last
-                    params[row] = last[0]
-                recorder.append(params, np.where(filled[samples], State.FILLED, known.state[samples]), confidence, seen)
-                take.commit({})
-                yield Committed(self.name, person.id, int(begin), int(samples[-1] + 1))
-                yield Progress(self.name, int(samples[-1] + 1), total, person.id)
+            yield from self._free(take, person.id, known, recorder, stretches)
+            yield from self._held(take, person.id, known, recorder, stretches, filled, camera)
 
-    def _window(self, take, person, known: Survey, recorder: Recorder, stretch, first: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """Params and confidence of samples [first, stop), solved together with their neighbourhood within the stretch."""
+    def _free(self, take, person: int, known: Survey, recorder: Recorder, stretches) -> Iterator[Event]:
+        """Solve all windows without contacts. Samples that are not solved hold what `recover` left."""
+        total, core = take.samples, self.settings["core"]
+        before = take.read(recorder.group, "params", "recover")
+        for begin in range(take.count(recorder.group, "free", self.name), total, core):
+            stop = min(begin + core, total)
+            params = np.array(before[begin:stop])
+            for first, last in _within(stretches, begin, stop):
+                params[first - begin : last - begin] = self._window(take, person, known, recorder, before, first, last, stretches)[0]
+            take.append(recorder.group, "free", params)
+            take.commit({})
+            yield Progress(self.name, stop, 2 * total, person)
+
+    def _held(self, take, person: int, known: Survey, recorder: Recorder, stretches, filled, camera: Turns) -> Iterator[Event]:
+        """Solve all windows with planted feet held, and write the result."""
+        total, core, done = take.samples, self.settings["core"], recorder.count
+        if done == total:
+            return
+        free = take.read(recorder.group, "free", self.name)
+        probability, held = self._contacts(take, person, known, recorder.rig, free, stretches, camera)
+        last = self._before(take, person, known, recorder, stretches, held, done)
+        for begin in range(done, total, core):
+            samples = np.arange(begin, min(begin + core, total))
+            seen = observations.read(take, person, samples, known)
+            params, confidence = np.empty((len(samples), D), np.float32), np.zeros(len(samples))
+            fitted = np.zeros(len(samples), bool)
+            for first, stop in _within(stretches, begin, begin + core):
+                part = slice(first - begin, stop - begin)
+                params[part], confidence[part] = self._window(take, person, known, recorder, free, first, stop, stretches, held)
+                fitted[part] = True
+            for row in range(len(samples)):
+                last = params[row : row + 1] if fitted[row] else last
+                params[row] = last[0]
+            take.append(recorder.group, "contact", probability[samples])
+            recorder.append(params, np.where(filled[samples], State.FILLED, known.state[samples]), confidence, seen)
+            take.commit({})
+            yield Committed(self.name, person, int(begin), int(samples[-1] + 1))
+            yield Progress(self.name, total + int(samples[-1] + 1), 2 * total, person)
+
+    def _contacts(self, take, person: int, known: Survey, rig, free, stretches, camera: Turns) -> tuple[np.ndarray, Held]:
+        """(T, 4) how likely each heel and toe stands, and what holds it."""
+        evidence = contact.gather(take, person, known, camera)
+        probability = contact.probabilities(evidence, known.spacing_s, stretches)
+        contacts = contact.stands(probability, evidence, known.spacing_s, stretches)
+        places = find_places(rig, free, contacts, camera.rotation)
+        contacts[disagreeing(rig, contacts, places)] = 0
+        probability = np.where(contacts > 0, probability, np.minimum(probability, contact.LIKELY))
+        return probability, Held(firmness(contacts, known.spacing_s), places)
+
+    def _window(self, take, person: int, known: Survey, recorder: Recorder, before, first: int, stop: int, stretches,
+                held: Held | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Params and confidence of samples [first, stop), solved together with their neighbourhood within the stretch from the params before."""
+        stretch = next(s for s in stretches if s[0] <= first < s[1])
         overlap = int(np.clip(np.ceil(OVERLAP_S / known.spacing_s), LEAST_OVERLAP, MOST_OVERLAP))
         low, high = max(stretch[0], first - overlap), min(stretch[1], stop + overlap)
         samples = np.arange(low, high)
         seen = observations.read(take, person, samples, known)
-        start = bridged(from_params(take.read(recorder.group, "params", "recover")[low:high]), seen.seen)
-        poses = fit_sequence(recorder.rig, start, seen, recorder.shape.landmark_scale, known.spacing_s)
+        start = from_params(before[low:high])
+        if held is None:
+            poses = fit_sequence(recorder.rig, bridged(start, seen.seen), seen, recorder.shape.landmark_scale, known.spacing_s, FREE)
+        else:
+            poses = fit_sequence(recorder.rig, start, seen, recorder.shape.landmark_scale, known.spacing_s, HELD, held[low:high])
+            poses = planted(recorder.rig, poses, held[low:high], known.spacing_s)
         params = to_params(coasting(poses, seen.seen))
         confidence = recorder.confidence(from_params(params), seen)
         if not seen.seen.all():
@@ -75,16 +127,20 @@ class Refine:
             confidence[gaps] = FILLED_CONFIDENCE * np.interp(gaps, measured, confidence[measured])
         return params[first - low : stop - low], confidence[first - low : stop - low]
 
-    def _before(self, take, person, known: Survey, recorder: Recorder, stretches, done: int) -> np.ndarray:
+    def _before(self, take, person: int, known: Survey, recorder: Recorder, stretches, held: Held, done: int) -> np.ndarray:
         """Params (1, 60) that a sample without a pose of its own repeats at the point where the work goes on."""
         if done:
             return np.array(take.read(recorder.group, "params", self.name)[done - 1 : done])
         if not stretches:
             return np.array(take.read(recorder.group, "params", "recover")[:1])
         first = stretches[0][0]
-        begin = first - first % self.settings["core"]
-        stop = min(stretches[0][1], begin + self.settings["core"])
-        return self._window(take, person, known, recorder, stretches[0], first, stop)[0][:1]
+        stop = min(stretches[0][1], first - first % self.settings["core"] + self.settings["core"])
+        return self._window(take, person, known, recorder, take.read(recorder.group, "free", self.name), first, stop, stretches, held)[0][:1]
+
+
+def _within(stretches: list[tuple[int, int]], begin: int, stop: int) -> list[tuple[int, int]]:
+    """The parts of the stretches in [begin, stop)."""
+    return [(max(a, begin), min(b, stop)) for a, b in stretches if max(a, begin) < min(b, stop)]
 
 
 def find_stretches(known: Survey) -> tuple[list[tuple[int, int]], np.ndarray]:

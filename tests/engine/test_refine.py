@@ -131,7 +131,10 @@ def known_of(text, *cuts):
     """A survey, ten samples a second, of a person who is visible (v), occluded (o) or absent (.)."""
     seen = np.array([c == "v" for c in text])
     state = np.array([{"v": State.VISIBLE, "o": State.OCCLUDED, ".": State.ABSENT}[c] for c in text], np.uint8)
-    return Survey(state, seen, seen * 1.0, ~seen, frozenset(cuts), 0.1)
+    count = len(text)
+    return Survey(state, seen, visibility=seen * 1.0, steady=np.full((count, 33), 255, np.uint8), doubtful=np.zeros((count, 4), bool), flipped=~seen,
+                  swapped=np.zeros((count, 4), bool),
+                  cuts=frozenset(cuts), spacing_s=0.1)
 
 
 @pytest.mark.parametrize("text, cuts, stretches, filled", [
@@ -168,7 +171,7 @@ def test_who_gets_out_of_sight_goes_on_as_before(tmp_path, walk):
 def test_windows_of_fast_clips_are_no_larger(tmp_path, walk, monkeypatch):
     sizes = []
 
-    def fit(rig, start, seen, scale, spacing_s):
+    def fit(rig, start, seen, scale, spacing_s, stages, held=None):
         sizes.append(len(seen))
         return start
 
