@@ -30,7 +30,7 @@ def pythons(name: str) -> tuple[str, ...]:
 def resolve(uv: str, name: str) -> None:
     # One version for all Pythons, so that results do not depend on which one a user has. uv looks only at lower bounds of the Python
     # versions of packages: what fits no newer Python has to be bounded in the .in file.
-    only_one_package = ["--no-deps"] if name == "demo" else []
+    only_one_package = ["--no-deps"] if name in ("demo", "views") else []
     subprocess.run([uv, "pip", "compile", "--quiet", "--universal", "--fork-strategy", "fewest", "--python-version", pythons(name)[0],
                     "--upgrade", "--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url", *only_one_package,
                     str(FOLDER / f"{name}.in"), "--output-file", str(FOLDER / f"{name}.txt")], check=True, cwd=FOLDER)
