@@ -117,9 +117,10 @@ def repair_parts(landmarks_px: np.ndarray, landmarks_m: np.ndarray, swapped: np.
 
 
 def _twisted(landmarks_px: np.ndarray) -> np.ndarray:
-    """(N,) -1..1: how far the shoulders point the other way than the hips."""
+    """(N,) -1..1: how far the shoulders point the other way than the hips, where both are as wide as they get; less where one is narrow and may
+    point anywhere."""
     shoulders, hips = (landmarks_px[:, b, :2] - landmarks_px[:, a, :2] for a, b in ((11, 12), (23, 24)))
-    return -(shoulders * hips).sum(1) / (np.linalg.norm(shoulders, axis=1) * np.linalg.norm(hips, axis=1) + 1e-9)
+    return -(shoulders * hips).sum(1) / (np.linalg.norm(shoulders, axis=1).max(initial=1e-6) * np.linalg.norm(hips, axis=1).max(initial=1e-6))
 
 
 def _distance(a: np.ndarray, b: np.ndarray, points) -> np.ndarray:

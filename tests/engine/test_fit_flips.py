@@ -93,3 +93,13 @@ def test_a_burst_is_found_though_the_landmarks_at_its_ends_are_neither(walk):
         pixels[i] = 0.6 * walk.px[i] + 0.4 * walk.px[i, flips.SWAP] if i == 40 else 0.7 * walk.px[i] + 0.3 * walk.px[i, flips.SWAP]
     found = np.flatnonzero(flips.find(pixels, np.ones(100, bool), 1 / 60)).tolist()
     assert set(range(41, 55)) <= set(found) <= set(range(40, 56))
+
+
+def test_an_upper_body_over_hips_that_fell_together_is_found(walk):
+    """Hips without width point anywhere: they are no witness that all of the body turned."""
+    pixels = walk.px.copy()
+    pixels[40, :23] = pixels[40, flips.SWAP[:23]]
+    middle, across = (pixels[40, 23] + pixels[40, 24]) / 2, (pixels[40, 24] - pixels[40, 23]) / 2
+    pixels[40, 23], pixels[40, 24] = middle + 0.1 * across, middle - 0.1 * across
+    found = flips.find_parts(pixels, np.ones(100, bool), 1 / 60)
+    assert np.argwhere(found).tolist() == [[40, 0]]
