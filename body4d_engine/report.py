@@ -46,7 +46,8 @@ class Display:
         if isinstance(event, events.Progress):
             (self._bar if self.console.is_terminal else self._line)(event)
         elif isinstance(event, events.Notice):
-            where = f" (frame {event.frame})" if event.frame is not None else ""
+            last = event.last_frame if event.last_frame is not None else event.frame
+            where = "" if event.frame is None else f" (frame {event.frame})" if last == event.frame else f" (frames {event.frame} to {last})"
             self._print(f"note: {event.message}{where}")
         elif isinstance(event, events.StageStarted) and event.resumed:
             self._print(f"{event.stage}: going on where the last run stopped")

@@ -84,10 +84,9 @@ class Recover:
             found += [(stop - begin, begin, stop, limb) for begin, stop in flips.bursts(doubtful, apart) if stop - begin >= least]
         found.sort(key=lambda entry: (-entry[0], entry[1:]))
         for _, begin, stop, limb in sorted(found[:MOST_DOUBTS], key=lambda entry: entry[1:]):
-            first, last = take.frames[begin], take.frames[stop - 1]
             text = f"{person.name} is hardly seen" if limb == "body" else f"The {limb} of {person.name} is doubtful"
             yield Notice(self.name, "body_doubtful" if limb == "body" else "limb_doubtful",
-                         f"{text} in frames {first} to {last}; it follows neighbouring frames and a usual pose.", person.id, first, last)
+                         f"{text} and follows neighbouring frames and a usual pose.", person.id, take.frames[begin], take.frames[stop - 1])
         if len(found) > MOST_DOUBTS:
             yield Notice(self.name, "limb_doubtful", f"Limbs of {person.name} are doubtful {len(found) - MOST_DOUBTS} more times, more briefly.", person.id)
 
