@@ -18,7 +18,9 @@ WITH_PICTURES = ("people", "nobody_found")
 
 @pytest.fixture(scope="module")
 def material(demo_clip):
-    return corpus.Material(demo_clip)
+    material = corpus.Material(demo_clip)
+    yield material
+    material.clip.close()
 
 
 @pytest.mark.parametrize("case", corpus.CASES, ids=lambda case: case.name)
