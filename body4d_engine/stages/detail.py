@@ -99,7 +99,7 @@ class Detail:
                 yield from (Committed(self.name, person, int(begin), int(samples[-1] + 1)) for person in groups)
                 yield Progress(self.name, int(samples[-1] + 1), total)
         for person in people:
-            if not (take.read(groups[person.id], "hands_px")[:, :, 0, 2] >= USED).any():
+            if not (take.read(groups[person.id], "hands_px", self.name)[:, :, 0, 2] >= USED).any():
                 yield Notice(self.name, "hands_not_read", f"The hands of {person.name} are too small or too hidden to be read; the fingers get a "
                              "natural pose.", person=person.id)
 
