@@ -3,7 +3,8 @@
 
 import numpy as np
 
-from ..camera_motion import GROUP, STILL, CameraMotion
+from ..background import STILL, CameraMotion
+from ..camera_motion import GROUP
 from ..events import Notice
 from ..shots import find_shots
 from ..video import write_proxy

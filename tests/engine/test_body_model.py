@@ -153,5 +153,5 @@ def test_a_missing_or_damaged_body_says_what_to_do(tmp_path, monkeypatch, damage
 
 def test_the_run_path_needs_no_learning_framework():
     code = ("import sys; import body4d_engine.stages.recover, body4d_engine.stages.refine; from body4d_engine.models.anny.body import load; load(); "
-            "bad = {'torch', 'warp', 'anny', 'jax', 'tensorflow', 'bpy'} & set(sys.modules); sys.exit(str(bad) if bad else 0)")
+            "bad = {'torch', 'warp', 'anny', 'jax', 'tensorflow', 'cv2', 'bpy'} & set(sys.modules); sys.exit(str(bad) if bad else 0)")
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from body4d_engine.camera_motion import GROUP, CameraMotion, moved, turns
+from body4d_engine.background import CameraMotion
+from body4d_engine.camera_motion import GROUP, moved, turns
 from body4d_engine.clip import open_clip
 from body4d_engine.stages.prepare import Prepare
 from body4d_engine.take import Take
