@@ -17,6 +17,7 @@ from ..events import Notice
 from ..people import Person
 from .axes import MHR_VERTICES, root_offset
 from .meshes import read_mesh
+from .mhr70 import MHR70
 from .stage import Snapshot
 
 PARAMETERS = ("mhr_model_params", "shape_params", "expr_params")
@@ -64,7 +65,10 @@ class Sam3dBodyFiles:
     def body(self, person: int) -> dict[str, np.ndarray]:
         vertices = self._data[person]["pred_vertices"].shape[1]
         layout = [f"{name}:{self._data[person][name].shape[1]}" for name in self._parameters]
-        return {"model": np.array("MHR" if vertices == MHR_VERTICES else "unknown"), "faces": self._faces[person], "params_layout": np.array(layout)}
+        body = {"model": np.array("MHR" if vertices == MHR_VERTICES else "unknown"), "faces": self._faces[person], "params_layout": np.array(layout)}
+        if "keypoints_m" in self.arrays and self._data[person]["pred_keypoints_3d"].shape[1] == len(MHR70):
+            body["keypoint_names"] = np.array(MHR70)
+        return body
 
     def first(self, person: int) -> int:
         return 0

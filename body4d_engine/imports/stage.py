@@ -31,7 +31,7 @@ class ImportMeshes:
     """Everyone's meshes, masks and camera. Where a person is absent the last shape is repeated, before the first the first."""
 
     name = "import"
-    version = 1
+    version = 2
     needs = ()
 
     def __init__(self, source, focal_px: float | None, notices=()):

@@ -10,6 +10,7 @@ from body4d_engine.errors import Body4DError
 from body4d_engine.events import Notice
 from body4d_engine.imports import import_any
 from body4d_engine.imports.sam_3d_body import solve_pinhole
+from body4d_engine.metrics import FEET, evaluate, motion_of
 from body4d_engine.take import State, Take
 
 from .bodies import ball, volume
@@ -71,6 +72,48 @@ def test_the_faces_are_closed_and_point_outwards(real):
         np.testing.assert_array_equal(np.sort(codes), np.sort(edges[:, 1] * 20000 + edges[:, 0]))  # each once in the other
         assert 0.04 < volume(take.read(f"people/{person}", "vertices")[0], faces) < 0.12  # m3
         assert str(take.body(person)["model"]) == "MHR"
+
+
+def test_keypoints_are_named_and_lie_where_their_names_say(real):
+    take, _ = real
+    for person in (1, 2):
+        motion = motion_of(take, person)
+        at = {name: motion.joints_m[0, i] for i, name in enumerate(motion.names)}
+        assert len(at) == 70 and set(FEET) < set(at) and {"nose", "left_shoulder", "right_wrist"} < set(at)
+
+        def far(a, b, at=at):
+            return np.linalg.norm(at[a] - at[b])
+
+        up = motion.root()[0] - np.mean([at["left_ankle"], at["right_ankle"]], 0)  # the hips above the feet
+        up /= np.linalg.norm(up)
+        assert min((at["nose"] - at["left_hip"]) @ up, (at["neck"] - at["right_hip"]) @ up) > 0.35
+        across = np.cross(at["left_hip"] - at["right_hip"], at["neck"] - motion.root()[0])  # points to where the body faces
+        for side, other in (("left", "right"), ("right", "left")):
+            assert 0.2 < far(f"{side}_elbow", f"{side}_wrist") < 0.32 and 0.3 < far(f"{side}_knee", f"{side}_ankle") < 0.5
+            assert 0.15 < far(f"{side}_heel", f"{side}_big_toe") < 0.3 and far(f"{side}_big_toe", f"{side}_small_toe") < 0.12
+            assert (at[f"{side}_big_toe"] - at[f"{side}_heel"]) @ up < 0.2
+            assert far(f"{side}_elbow", f"{side}_olecranon") < 0.08 > far(f"{side}_elbow", f"{side}_cubital_fossa")
+            for finger in ("thumb", "index", "middle", "ring", "pinky"):
+                row = [f"{side}_{finger}_{part}" for part in ("third_joint", "second_joint", "first_joint", "tip")]
+                assert all(0.01 < far(a, b) < 0.07 for a, b in zip(row[:-1], row[1:], strict=True))
+                assert 0.02 < far(row[0], f"{side}_wrist") < 0.12 < far(row[0], f"{other}_wrist")
+        assert (at["nose"] - (at["left_ear"] + at["right_ear"]) / 2) @ across > 0
+
+
+def test_feet_metrics_and_references_know_imported_keypoints(shared, tmp_path):
+    """The same body for ten frames, whose root glides 1 mm a frame to the camera's right."""
+    folder = shared / "data" / "sam_3d_body"
+    with np.load(folder / "img_subj00.npz") as file:
+        data = {name: np.repeat(file[name][None], 10, 0) for name in ("pred_vertices", "pred_cam_t", "pred_keypoints_3d")}
+    data["pred_cam_t"] = data["pred_cam_t"] + 0.001 * np.arange(10, dtype=np.float32)[:, None] * [1, 0, 0]
+    path = saved(tmp_path / "a.npz", focal_length=np.float32(2535), **data)
+    take, _ = bring([path], tmp_path / "a.take", topology=folder / "mhr_topology.npz", fps=30)
+    motion = motion_of(take, 1)
+    names = ("left_hip", "right_hip", "left_knee", "right_wrist")
+    np.savez(tmp_path / "truth.npz", joints_m=motion.of(*names) + [0, 0, 0.02], joint_names=np.array(names), frames=np.arange(10))
+    found = {result.name: result for result in evaluate(take, tmp_path / "truth.npz")}
+    assert found["foot_sliding"].value == pytest.approx(1, abs=0.01) and found["foot_sliding"].note.startswith("planted: below")
+    assert found["mpjpe"].value == pytest.approx(0, abs=0.01) and found["root_error"].value == pytest.approx(20, abs=0.1)
 
 
 def test_mhr_without_topology_says_where_to_get_it(shared, tmp_path):
