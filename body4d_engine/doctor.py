@@ -6,21 +6,14 @@ import platform
 import shutil
 import sys
 import tempfile
-from importlib import metadata
 
 from . import __version__
 from .backends import BACKENDS
-from .pipeline import VERSIONED
+from .versions import versions
 
 
 def examination() -> dict:
     """JSON-able: versions, the machine, and per backend whether it works and what it lacks, in words."""
-    packages = {}
-    for name in VERSIONED:
-        try:
-            packages[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            packages[name] = None
     backends = {}
     for name, backend in BACKENDS.items():
         lacks = backend.lacks()
@@ -28,7 +21,7 @@ def examination() -> dict:
     return {"engine": __version__, "python": sys.version.split()[0], "executable": sys.executable, "platform": platform.platform(),
             "machine": platform.machine(), "cores": os.cpu_count(), "memory_bytes": _memory_bytes(),
             "disk_free_bytes": {"here": shutil.disk_usage(".").free, "temporary": shutil.disk_usage(tempfile.gettempdir()).free},
-            "packages": packages, "backends": backends}
+            "packages": versions(), "backends": backends}
 
 
 def print_examination(result: dict) -> None:

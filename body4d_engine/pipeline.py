@@ -5,7 +5,6 @@ import hashlib
 import json
 import platform
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Iterator
 
@@ -14,15 +13,14 @@ from .errors import Body4DError, is_out_of_memory
 from .events import Event, Notice, StageFinished, StageStarted
 from .people import Person
 from .take import Take, delete_take
+from .versions import versions
 
-VERSIONED = ("body4d-lite-models", "numpy", "scipy", "opencv-python-headless", "av", "ai-edge-litert")
 
-
-def run(clip, path, backend, people: list[Person], settings: dict, fresh: bool = False) -> Iterator[Event]:
+def run(clip, path, backend, people: list[Person], settings: dict, fresh: bool = False, until: str | None = None) -> Iterator[Event]:
     """Make or go on with the take at `path`, yielding events as they happen.
 
     A stage that was completed under the same key (clip, range, people, settings, versions of it and of what it needs) is not run again; one
-    that was cut short goes on from its last commit. Raises Body4DError.
+    that was cut short goes on from its last commit. `until`: the last stage to run. Raises Body4DError.
     """
     if fresh:
         delete_take(path)
@@ -40,6 +38,8 @@ def run(clip, path, backend, people: list[Person], settings: dict, fresh: bool =
                     yield Notice("track", "person_unknown", f"Something was said about a person {number}, but only {_numbers(found)} was found or "
                                  "clicked. It is ignored.", person=number)
                 people = found
+            if stage.name == until:
+                return
         if take.working:  # of a run with other settings, cut short
             take.discard()
 
@@ -93,19 +93,15 @@ def stage_keys(stages: list, clip, people: list[Person], backend: str) -> dict[s
 
 
 def _take_for(clip, path: Path, backend: str, settings: dict) -> Take:
-    versions = {"body4d-engine": __version__, "python": sys.version.split()[0], "platform": platform.platform()}
-    for name in VERSIONED:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "not installed as a package"
+    used = {"body4d-engine": __version__, "python": sys.version.split()[0], "platform": platform.platform()}
+    used.update({name: version for name, version in versions().items() if version})
     if not Take.exists(path):
-        return Take.create(path, clip.describe(), backend, settings, versions)
+        return Take.create(path, clip.describe(), backend, settings, used)
     take = Take.open(path, writable=True)
     now = clip.describe()
     try:
         _refuse_another(take, now, backend)
-        take.describe(clip={**take.clip, **now}, settings=settings, versions=versions)
+        take.describe(clip={**take.clip, **now}, settings=settings, versions=used)
         take.save()
     except Body4DError:
         take.close()

@@ -4,6 +4,8 @@
 import hashlib
 from pathlib import Path
 
+__version__ = "0.2.0"
+
 SHA256 = {
     "pose_landmark_full.tflite": "e9a5c5cb17f736fafd4c2ec1da3b3d331d6edbe8a0d32395855aeb2cdfd64b9f",
     "movenet_multipose.tflite": "4d6c8773b9d1435c1848d3540718af647625f2730edf2ace445649e993d5d872",
