@@ -48,11 +48,15 @@ def held(tmp_path_factory, walk):
 @pytest.fixture(scope="module")
 def loose(tmp_path_factory, walk):
     """The same without feet being held."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(contact, "stands", lambda probability, *_: np.zeros(probability.shape, np.int32))
-        take = made(tmp_path_factory.mktemp("loose") / "a.take", walk)
+    take = made_loose(tmp_path_factory.mktemp("loose") / "a.take", walk)
     yield take
     take.close()
+
+
+def made_loose(path, walk):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contact, "stands", lambda probability, *_: np.zeros(probability.shape, np.int32))
+        return made(path, walk)
 
 
 def feet(take: Take):
@@ -79,6 +83,17 @@ def test_planted_feet_do_not_slide(held, loose):
 
 def test_the_pose_is_no_worse(held, loose, walk):
     assert mpjpe_mm(held, walk.truth, "refine") < mpjpe_mm(loose, walk.truth, "refine") + 2
+
+
+def test_nor_is_it_from_another_side(tmp_path):
+    walk = real_walk(2)
+    held, loose = made(tmp_path / "held.take", walk), made_loose(tmp_path / "loose.take", walk)
+    standing = contacts(held)
+    before, after = slides_mm(feet(loose), standing), slides_mm(feet(held), standing)
+    assert (standing > 0).mean() > 0.3 and before.mean() > 3 and after.mean() < 0.5
+    assert mpjpe_mm(held, walk.truth, "refine") < mpjpe_mm(loose, walk.truth, "refine") + 2
+    held.close()
+    loose.close()
 
 
 def test_nothing_pops_where_contacts_change(held, loose):

@@ -15,7 +15,7 @@ TRUTH_LANDMARKS = [11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28]
 
 def real_walk(camera: int = 1) -> SimpleNamespace:
     """100 frames at 60 fps of a real person (BlazePose landmarks of Pose2Sim's single-person demo, BSD-3-Clause), with joints triangulated
-    from four calibrated cameras in this camera's frame: truth (100, 12, 3) in metres."""
+    from four calibrated cameras in this camera's frame: truth (100, 12, 3) in metres, of camera 2 NaN where they do not agree."""
     with np.load(DATA / "landmarks_walk.npz") as file:
         focal, cx, cy, width, height = file[f"camera_{camera}"]
         return SimpleNamespace(px=file[f"landmarks_px_{camera}"], metres=file[f"landmarks_m_{camera}"].astype(np.float32), focal=float(focal),
