@@ -20,7 +20,8 @@ class Motion:
     vertices_m: indexed by sample gives (V, 3) in the camera frame (an array (T, V, 3), or something that reads them); faces (F, 3);
     rest_vertices_m (V, 3); contact (T, C) 0..1, NaN not known, and contact_names (C,), names of joints; still (T,) bool: whether the camera stood
     still since the sample before (default: always); keypoints_px, landmarks_px (T, J, 2 or 3) x, y px (and trust 0..1) of the joints as they
-    project and as the tracker saw them; height_px (T,) how many px tall the person would stand there; focal_px (T,) and principal_px (T, 2) of the camera.
+    project and as the tracker saw them, the right way round where it took left for right; height_px (T,) how many px tall the person would
+    stand there; focal_px (T,) and principal_px (T, 2) of the camera.
     """
 
     joints_m: np.ndarray

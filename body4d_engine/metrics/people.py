@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import Body4DError
+from ..fit import flips, observations
 from ..models.anny.pose import KEYPOINTS, LANDMARKS
 from ..take import State, Take
 from .base import Motion
@@ -51,7 +52,7 @@ def motion_of(take: Take, person: int) -> Motion:
     if take.has(group, "keypoints_px", stage):
         optional["keypoints_px"] = np.where(there[:, None, None], np.asarray(take.read(group, "keypoints_px", stage)[:count], np.float64), np.nan)
     if take.has(group, "landmarks_px", "track") and names == KEYPOINTS:
-        optional["landmarks_px"] = np.asarray(take.read(group, "landmarks_px", "track")[:count], np.float64)[:, LANDMARKS]
+        optional["landmarks_px"] = _landmarks(take, person)[:count, LANDMARKS].astype(np.float64)
     rest = body.get("rest_vertices_m")
     if rest is not None:
         optional["height_px"] = np.ptp(rest[:, 1]) * optional["focal_px"] / np.where(there & (root[:, 2] > 0), root[:, 2], np.nan)
@@ -62,6 +63,15 @@ def motion_of(take: Take, person: int) -> Motion:
     cuts = tuple(int(c) for c in np.unique(np.searchsorted(frames, clip.get("shots") or [clip["start"]])) if 0 < c < count)
     return Motion(joints, clip["fps"][0] / clip["fps"][1] / clip["step"], names, frames, cuts, TakeVertices(vertices[:count], root), body.get("faces"), rest,
                   still=_still(take, count), **optional)
+
+
+def _landmarks(take: Take, person: int) -> np.ndarray:
+    """(T, 33, 3) as tracked, but with left and right put right where the fit did so: it did not follow them where they were exchanged."""
+    known = observations.survey(take, person, take.clip.get("shots") or ())
+    pixels, metres = (np.array(take.read(f"people/{person}", name, "track")) for name in ("landmarks_px", "landmarks_m"))
+    pixels, metres = flips.repair_parts(pixels, metres, known.swapped)
+    pixels[known.flipped] = flips.repair(pixels[known.flipped], metres[known.flipped])[0]
+    return pixels
 
 
 def _still(take: Take, count: int) -> np.ndarray:

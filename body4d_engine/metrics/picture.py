@@ -11,7 +11,8 @@ from .base import Metric, Motion, Result, nanmean
 
 @dataclass(frozen=True)
 class ReprojectionError(Metric):
-    """mean over samples and joints of ||projected joint - landmark||, in px of the clip. The landmarks are the tracker's, not the truth.
+    """mean over samples and joints of ||projected joint - landmark||, in px of the clip. The landmarks are the tracker's, not the truth; where it
+    took left for right they are exchanged.
 
     visible: landmarks of lower visibility do not count.
     """

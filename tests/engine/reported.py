@@ -23,6 +23,14 @@ def busy_take(path, samples=90, people=(1, 2), size=(96, 64), clip=None, contact
     info = clip or {"name": NASTY + ".mp4", "path": None, "bytes": 1, "fingerprint": "ba11", "width": size[0], "height": size[1], "fps": [30, 1],
                     "frame_count": end, "start": start, "end": end, "step": step, "shots": [start], "proxy": None, "proxy_reasons": []}
     take = Take.create(path, info, "lite", settings={"focal_px": None, "heights": {"0": 1.8}}, versions={"body4d-engine": "0.0", "numpy": "<2>"})
+    take.begin("detail", "0123456789")
+    for number in people:
+        hands, faces = np.zeros((len(take.frames), 2, 21, 3), np.float32), np.zeros(len(take.frames), np.float32)
+        hands[: len(hands) // 2, 0, :, 2] = hands[len(hands) // 2 :, 1, :, 2] = faces[10:] = 0.9
+        for name, values in {"hands_px": hands, "face_score": faces}.items():
+            take.create_array(f"people/{number}", name, "f4", values.shape[1:])
+            take.append(f"people/{number}", name, values)
+    take.finish()
     take.begin("refine", "0123456789")
     entries = [Person(number, name=(names or {}).get(number, f"Person {number}")).to_json() for number in people]
     take.set_people(entries)

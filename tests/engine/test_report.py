@@ -154,6 +154,12 @@ def test_the_readout_holds_what_the_take_holds(busy):
     known = [(low, value) for low, value in zip(curves["Confidence"]["low"], take.read("people/1", "confidence")) if low is not None]
     assert len(known) == 89 and all(abs(low - value) < 0.002 for low, value in known)
     assert person["contact"] == "0" * 9 + "f" * 54 + "0" + "f" * 26 and "high" not in curves["Confidence"]
+    assert person["read"] == "1" * 10 + "5" * 35 + "6" * 18 + "0" + "6" * 26  # left hand 1, right hand 2, face 4
+
+
+def test_events_are_told_in_the_order_of_frames(busy):
+    told = busy[1].text
+    assert told.index("The focal length is assumed &") < told.index("It is <crowded>") < told.index("were exchanged.")
 
 
 def test_long_takes_and_many_people_stay_small_and_keep_their_spikes(tmp_path):

@@ -58,6 +58,7 @@ def test_the_readout_follows_the_mouse_the_keys_and_links(browser, page):
     browser.move_mouse(x + width * 31.5 / 90, y)
     text = browser.evaluate(readout)
     assert text.startswith("frame 31 · 1.03 s · visible · confidence 0.1 · jitter") and "down: left heel, left toe, right heel, right toe" in text
+    assert text.endswith("read: left hand, face")
     browser.evaluate("document.querySelector('.timeline').focus()")
     browser.press("ArrowRight")
     assert browser.evaluate(readout).startswith("frame 32 ")

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ...errors import Body4DError
+from ...fit import hands, head
+from ...fit.windows import looks_every
 from ...metrics import ALONE, Motion, Result, SelfPenetration, motion_of
 from ...take import State, Take
 
@@ -40,7 +42,8 @@ class Doubt:
 
 @dataclass(frozen=True)
 class PersonReport:
-    """One person. state (T,) of State; contact (T, 4) bool in the order of metrics.FEET, or None; missing: why there is no more than that, or ''."""
+    """One person. state (T,) of State; contact (T, 4) bool in the order of metrics.FEET, or None; read (T, 3) bool of the
+    left hand, the right hand and the face, or None; missing: why there is no more than that, or ''."""
 
     id: int
     name: str
@@ -49,6 +52,7 @@ class PersonReport:
     state: np.ndarray
     curves: list[Curve]
     contact: np.ndarray | None
+    read: np.ndarray | None
     numbers: list[Result]
     doubts: list[Doubt]
     missing: str = ""
@@ -73,7 +77,7 @@ KINDS = {
     "low confidence": "the landmarks were unsure or the body does not fit them",
     "sudden jump": "the joints change their motion far more abruptly than this person usually does",
     "sliding foot": "a foot that is said to stand moves",
-    "off the picture": "the body lies beside the tracker's landmarks, or those had left and right exchanged",
+    "off the picture": "the body lies beside the tracker's landmarks",
 }
 CONFIDENT = 0.5
 JUMP_TIMES, LEAST_JUMP = 8.0, 500.0  # times the person's median jitter, and at least this (10 m/s^3)
@@ -92,7 +96,7 @@ def _person(take: Take, entry: dict) -> PersonReport:
     try:
         motion = motion_of(take, number)
     except Body4DError as error:
-        return PersonReport(**about, state=np.zeros(count, np.uint8), curves=[], contact=None, numbers=[], doubts=[], missing=error.message)
+        return PersonReport(**about, state=np.zeros(count, np.uint8), curves=[], contact=None, read=None, numbers=[], doubts=[], missing=error.message)
     group, stage = f"people/{number}", take.result_stage(number)
     state = _over(take.read(group, "state", stage), count, State.ABSENT)
     there = state != State.ABSENT
@@ -103,7 +107,17 @@ def _person(take: Take, entry: dict) -> PersonReport:
     numbers = [(replace(metric, samples=share) if isinstance(metric, SelfPenetration) else metric)(motion) for metric in ALONE]
     curves = _curves(np.where(there, confidence, np.nan), {result.name: result for result in numbers}, motion, count)
     contact = None if motion.contact is None else _over(np.nan_to_num(motion.contact) > 0.5, count, False)
-    return PersonReport(**about, state=state, curves=curves, contact=contact, numbers=numbers, doubts=_doubts(state, curves, motion.fps))
+    return PersonReport(**about, state=state, curves=curves, contact=contact, read=_read(take, group, motion.fps, there), numbers=numbers,
+                        doubts=_doubts(state, curves, motion.fps))
+
+
+def _read(take: Take, group: str, fps: float, there: np.ndarray) -> np.ndarray | None:
+    """(T, 3) bool: whether the last look at the left hand, the right hand and the face could read it."""
+    if not take.has(group, "hands_px", "detail"):
+        return None
+    scores = np.column_stack([take.read(group, "hands_px", "detail")[:, :, 0, 2], take.read(group, "face_score", "detail")])
+    looks = np.arange(len(scores)) // looks_every(fps) * looks_every(fps)
+    return _over(scores[looks] >= (hands.USED, hands.USED, head.USED), len(there), False) & there[:, None]
 
 
 def _over(values: np.ndarray, count: int, rest) -> np.ndarray:
@@ -128,11 +142,11 @@ def _curves(confidence: np.ndarray, results: dict[str, Result], motion: Motion, 
     slide = SLIDE_M_S * 1000 / motion.fps
     jitter = results["jitter"].per_sample
     jump = LEAST_JUMP if jitter is None else max(LEAST_JUMP, JUMP_TIMES * float(np.nanmedian(jitter)))
-    shown = (("jitter", "Jitter", jump), ("foot_sliding_worst", "Foot sliding", slide), ("reprojection_relative", "Off the picture", OFF_PERCENT))
+    shown = (("jitter", "Jitter", jump), ("foot_sliding_worst", "Foot sliding, worst point", slide), ("reprojection_relative", "Off the picture", OFF_PERCENT))
     for name, title, limit in shown:
         result = results[name]
         if result.per_sample is not None:
-            meaning = {"foot_sliding_worst": "How far heel or toe of a standing foot moves from the frame before; gaps where no foot stands.",
+            meaning = {"foot_sliding_worst": "How far the heel or toe that moves most, of those that stand, moves from the frame before.",
                        "reprojection_relative": "How far the body's joints lie from the tracker's landmarks."}.get(name, result.meaning)
             found.append(Curve(name, title, result.unit, meaning, _over(result.per_sample, count, np.nan), limit))
     return found

@@ -12,7 +12,7 @@ X, Y = 2400, 400  # the SVG's own units: whole numbers make short paths
 WIDTH, SIDE, GAP, HEAD, SCALE = 1600, 40, 22, 34, 2  # of the PNG, in px; panels are SCALE times as tall as on the page
 INK, PALE, PAPER = (34, 34, 30), (110, 110, 104), (255, 255, 255)
 COLORS = {"range": (176, 203, 232), "line": (29, 91, 160), "limit": (196, 84, 40), "over": (196, 84, 40), "doubt": (196, 84, 40), "event": (70, 70, 66),
-          "left": (29, 91, 160), "right": (150, 84, 20), "grid": (228, 228, 224)}  # RGB
+          "left": (29, 91, 160), "right": (150, 84, 20), "face": (70, 70, 66), "grid": (228, 228, 224)}  # RGB
 
 
 def svg(panel: Panel, grid: list[float], label: str) -> str:

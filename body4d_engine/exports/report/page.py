@@ -156,7 +156,7 @@ def _numbers(results: list[Result]) -> str:
 
 
 def _events(take: Take, people: list[PersonReport]) -> str:
-    """Everything the stages had to say; what differs only in its frames is told once."""
+    """Everything the stages had to say; what differs only in its frames is told once. In the order of frames, first what is of all of them."""
     names = {person.id: person.name for person in people}
     grouped: dict[tuple, list[dict]] = {}
     for notice in take.notices():
@@ -164,7 +164,7 @@ def _events(take: Take, people: list[PersonReport]) -> str:
     if not grouped:
         return "<p>Nothing had to be said.</p>"
     rows = []
-    for (stage, person, message), same in grouped.items():
+    for (stage, person, message), same in sorted(grouped.items(), key=lambda told: -1 if told[1][0]["frame"] is None else told[1][0]["frame"]):
         target = person if person in names else next(iter(names), None)
         ranges = [_link(target, n["frame"], n["frame"] if n["last_frame"] is None else n["last_frame"], n["frame"]) for n in same if n["frame"] is not None]
         who = escape(names.get(person, f"Person {person}")) if person is not None else "everyone"
@@ -215,8 +215,9 @@ def _data(take: Take, people: list[PersonReport]) -> str:
             low, high = ([rounded(value) for value in part(curve.values)] for part in (bins.low, bins.high))
             curves.append({"title": curve.title, "unit": unit_text(curve.unit), "low": low, **({} if single else {"high": high})})
         entry = {"curves": curves, "state": "".join(str(int(s)) for s in bins.state(person.state))}
-        if person.contact is not None:
-            entry["contact"] = "".join(f"{sum(bool(down) << lane for lane, down in enumerate(row)):x}" for row in bins.any(person.contact))
+        for name, flags in (("contact", person.contact), ("read", person.read)):
+            if flags is not None:
+                entry[name] = "".join(f"{sum(bool(flag) << lane for lane, flag in enumerate(row)):x}" for row in bins.any(flags))
         entries[str(person.id)] = entry
     data = {"start": take.frames.start, "step": take.frames.step, "count": take.samples, "bins": bins.count, "fps": take.clip["fps"][0] / take.clip["fps"][1],
             "people": entries}

@@ -10,14 +10,14 @@ from math import ceil, floor, log10
 
 import numpy as np
 
-from ...metrics import FEET
 from ...take import State
 from .content import Curve, PersonReport, stretches
 
 BINS = 600
 STATE_HEIGHT = {State.VISIBLE: 1.0, State.OCCLUDED: 0.62, State.FILLED: 0.3}  # told apart without colours
 SEEN_FIRST = (State.ABSENT, State.FILLED, State.OCCLUDED, State.VISIBLE)  # of a bin's states the first is shown
-LANES = ((0, "left heel"), (1, "left toe"), (2, "right heel"), (3, "right toe"))
+FOOT_LANES = ("left heel", "left toe", "right heel", "right toe")
+READ_LANES = ("left hand", "right hand", "face")
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ def panels(person: PersonReport, notices: list[tuple[int, int]], frames: range) 
     bins = Bins(len(person.state))
     found = [_state(person, notices, bins)]
     found += [_curve(curve, bins, frames) for curve in person.curves]
-    return found + ([_contact(person.contact, bins)] if person.contact is not None else [])
+    found += [_contact(person.contact, bins)] if person.contact is not None else []
+    return found + ([_read(person.read, int((person.state != State.ABSENT).sum()), bins)] if person.read is not None else [])
 
 
 def ruler(frames: range, most: int = 8) -> list[tuple[float, int]]:
@@ -140,12 +141,24 @@ def _areas(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[np.ndarray]
 
 
 def _contact(contact: np.ndarray, bins: Bins) -> Panel:
-    tall = 1 / len(LANES)
-    shapes = [Shape("boxes", FEET[lane].split("_")[0], bins.boxes(bins.any(contact[:, lane]), 1 - (row + 0.88) * tall, 1 - (row + 0.12) * tall))
-              for row, (lane, _) in enumerate(LANES)]
     shares = [f"{side} foot {100 * contact[:, lanes].any(1).mean():.0f} %" for side, lanes in (("left", slice(0, 2)), ("right", slice(2, 4)))]
-    return Panel("contact", "Contact", "", "When heel and toe stand on something that does not move, from top to bottom: "
-                 + ", ".join(name for _, name in LANES) + ".", "down: " + ", ".join(shares), 56, [s for s in shapes if len(s.points)])
+    return Panel("contact", "Contact", "", "When heel and toe stand on something that does not move, from top to bottom: " + ", ".join(FOOT_LANES) + ".",
+                 "down: " + ", ".join(shares), 56, _lanes(contact, FOOT_LANES, bins))
+
+
+def _read(read: np.ndarray, there: int, bins: Bins) -> Panel:
+    shares = [f"{name} {100 * flags.sum() / max(there, 1):.0f} %" for name, flags in zip(READ_LANES, read.T, strict=True)]
+    return Panel("read", "Hands and face", "", "When they were large and clear enough to be read, from top to bottom: " + ", ".join(READ_LANES)
+                 + ". Gaps of a moment are bridged; elsewhere fingers are relaxed, and the head follows ears, eyes and nose.", "read: " + ", ".join(shares), 42,
+                 _lanes(read, READ_LANES, bins))
+
+
+def _lanes(flags: np.ndarray, names: tuple[str, ...], bins: Bins) -> list[Shape]:
+    """Boxes in one lane for each column of flags (T, lanes), coloured by the first word of its name."""
+    tall = 1 / len(names)
+    shapes = [Shape("boxes", name.split()[0], bins.boxes(bins.any(flags[:, lane]), 1 - (lane + 0.88) * tall, 1 - (lane + 0.12) * tall))
+              for lane, name in enumerate(names)]
+    return [shape for shape in shapes if len(shape.points)]
 
 
 def nice(value: float) -> float:
