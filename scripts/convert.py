@@ -65,6 +65,10 @@ class Job(NamedTuple):
     def report(self) -> Path:
         return self.folder / (self.name + "_report.html")
 
+    @property
+    def plots(self) -> Path:
+        return self.folder / (self.name + "_plots")
+
 
 class Tools(NamedTuple):
     """Command lines: the engine, and Blender up to the script's own arguments. And what each finds its packages by."""
@@ -163,7 +167,7 @@ def installed_blender(path: Path) -> Path:
 def set_up(python: pythons.Python, blender: Optional[Path]) -> Tools:
     """Everything that conversions need, downloaded and built where it is not there yet. Raises SetupError."""
     engine = setup_env.engine(python)
-    paths = setup_env.code(engine)
+    paths = setup_env.code(python)
     script = str(ROOT / "scripts" / "build_scene.py")
     if blender:
         command = [str(blender), "--background", "--factory-startup", "--python-exit-code", "1", "--python", script, "--"]
@@ -186,14 +190,14 @@ def convert(job: Job, tools: Tools, options: argparse.Namespace) -> Tuple[str, s
     with tempfile.TemporaryDirectory(prefix="body4d-") as work:
         summary = run_engine(job, tools, options, Path(work) / "summary.json")
     frames, extra, notes, files, problems = max(summary.get("frames") or 0, 1), {}, [], [job.take], []
-    steps = [("scene", build_blend, job.blend)]
-    steps += [] if options.no_overlay else [("overlay", export_overlay, job.overlay)]
-    steps += [] if options.no_report else [("report", export_report, job.report)]
-    for what, make, file in steps:
+    steps = [("scene", build_blend, [job.blend])]
+    steps += [] if options.no_overlay else [("overlay", export_overlay, [job.overlay])]
+    steps += [] if options.no_report else [("report", export_report, [job.report, job.plots])]
+    for what, make, results in steps:
         began = time.monotonic()
         try:
             notes += make(job, tools, options)
-            files.append(file)
+            files += [path for path in results if path.exists()]  # where nobody was found there are no plots
         except Failure as failure:
             problems.append(str(failure))
         extra[what] = (time.monotonic() - began) / frames

@@ -64,6 +64,10 @@ def export(take: Path, out: Path) -> int:
         print("body4d: the clip is gone", file=sys.stderr)
         return 1
     out.write_text(layout, encoding="utf-8")
+    if layout == "report":
+        plots = out.with_name(out.name.replace("_report.html", "_plots"))
+        plots.mkdir(exist_ok=True)
+        (plots / "person_1.png").write_bytes(b"png")
     return 0
 
 

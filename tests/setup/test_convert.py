@@ -47,14 +47,16 @@ def arguments_of(take: Path) -> list[str]:
     return json.loads((take / "arguments.json").read_text(encoding="utf-8"))
 
 
-def test_a_video_becomes_four_things_beside_it_and_a_summary(footage, capfd):
+def test_a_video_becomes_five_things_beside_it_and_a_summary(footage, capfd):
     clip = video(footage, "tanz auf dem é.mov")
     assert convert.main([str(clip)]) == 0
-    assert names(footage) == {clip.name, "tanz auf dem é.take", "tanz auf dem é.blend", "tanz auf dem é_overlay.mp4", "tanz auf dem é_report.html"}
+    assert names(footage) == {clip.name, "tanz auf dem é.take", "tanz auf dem é.blend", "tanz auf dem é_overlay.mp4", "tanz auf dem é_report.html",
+                              "tanz auf dem é_plots"}
     said, progress = capfd.readouterr()
     for words in ("Ana", "visible 2, occluded 1, filled 0, absent 1", "1623 px, assumed (0.8 x the diagonal)", "4 frames",
                   "track 0.125, refine 0.250, scene ", "overlay ", "report ", "upright copy", "rotated by 90", "Ana was lost (frames 0 to 2)",
-                  "... and 2 more like this", "the clip is not there any more", str(footage / "tanz auf dem é.blend")):
+                  "... and 2 more like this", "the clip is not there any more", str(footage / "tanz auf dem é.blend"),
+                  str(footage / "tanz auf dem é_report.html"), str(footage / "tanz auf dem é_plots")):
         assert words in said
     assert said.count("The focal length is assumed") == 1 and "Give --focal-px" in said
     assert "track: frame 3 of 4" in progress
@@ -89,7 +91,7 @@ def test_every_option_exists_in_the_engine(footage):
 def test_a_folder_of_images_is_a_video(footage):
     video(footage, "walk.v2/0001.png")
     assert convert.main([str(footage / "walk.v2")]) == 0
-    assert names(footage) == {"walk.v2", "walk.v2.take", "walk.v2.blend", "walk.v2_overlay.mp4", "walk.v2_report.html"}
+    assert names(footage) == {"walk.v2", "walk.v2.take", "walk.v2.blend", "walk.v2_overlay.mp4", "walk.v2_report.html", "walk.v2_plots"}
 
 
 def test_same_names_do_not_overwrite_one_another(footage, tmp_path):
@@ -221,7 +223,7 @@ def test_demo_puts_its_clip_beside_the_results(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert convert.main(["--demo"]) == 0
     assert names(tmp_path) == {"cache", "body4d_demo.mp4", "body4d_demo.take", "body4d_demo.blend", "body4d_demo_overlay.mp4",
-                               "body4d_demo_report.html"}
+                               "body4d_demo_report.html", "body4d_demo_plots"}
 
 
 # an installed Blender
