@@ -4,6 +4,7 @@
 `engine-KEY`   the lite backend's packages (requirements/lite.txt)
 `blender-KEY`  Blender as a Python module (requirements/bpy-X.Y.txt)
 `tests-KEY`    what the tests need on top, a plain folder for PYTHONPATH
+`build-KEY`    what builds our own two packages, a plain folder too
 `code-KEY`     one of our own two packages, built from this checkout into a wheel and unpacked
 
 KEY is made of everything that went in, so that a folder is never changed once it is complete: a new lock, another Python or edited
@@ -36,8 +37,9 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "requirements"
 OUR_PACKAGES = (ROOT, ROOT / "packages" / "body4d-lite-models")
 STAMP = "complete.json"  # written last: a folder without it is half made
-ROOM_BYTES = {"engine": 1_200_000_000, "blender": 2_000_000_000, "tests": 100_000_000}  # packed and unpacked at the same time
+ROOM_BYTES = {"engine": 1_200_000_000, "blender": 2_000_000_000, "tests": 100_000_000, "build": 50_000_000}  # packed and unpacked at the same time
 UNUSED_DAYS = 60
+EPOCH = 1577836800  # 2020-01-01, the date of every file that is built
 DEMO_SHA256 = "d9a66417185647b112304b57093f0c180f37a768e6a14daca75ca541f3b78039"
 
 
@@ -186,7 +188,7 @@ def environment(kind: str, what: str, lock: Path, python: Python) -> Path:
                              "Make room, or set BODY4D_HOME to a folder on another disk.")
         remove(folder)
         with Step("Installing " + what) as step:
-            if kind == "tests":
+            if kind in ("tests", "build"):
                 pip(pip_command(python), ["install", "--target", str(folder)] + locked(lock), step)
             else:
                 done = subprocess.run([python.executable, "-I", "-m", "venv", "--without-pip", str(folder)], stdout=subprocess.PIPE,
@@ -313,13 +315,13 @@ def sources(package: Path) -> List[Path]:
     return sorted(files + [path for path in (package / "pyproject.toml", package / "README.md", package / "LICENSE") if package == ROOT and path.is_file()])
 
 
-def code(engine_folder: Path) -> List[Path]:
-    """Folders to import our own packages from, built from this checkout by the locked hatchling, without a network."""
+def code(python: Python) -> List[Path]:
+    """Folders to import our own packages from, built from this checkout by the locked hatchling."""
     make_home()
-    return [_built(package, executable(engine_folder)) for package in OUR_PACKAGES]
+    return [_built(package, python) for package in OUR_PACKAGES]
 
 
-def _built(package: Path, python: Path) -> Path:
+def _built(package: Path, python: Python) -> Path:
     digest = hashlib.sha256()
     for path in sources(package):
         data = path.read_bytes()
@@ -328,18 +330,12 @@ def _built(package: Path, python: Path) -> Path:
     folder = home() / ("code-" + digest.hexdigest()[:12])
     if complete(folder):
         return folder
-    name = "body4d-engine" if package == ROOT else package.name
-    with Step("Building " + name) as step, tempfile.TemporaryDirectory(prefix="build-", dir=str(home())) as work:
-        done = subprocess.run([str(python), "-m", "hatchling", "build", "-t", "wheel", "-d", work], cwd=str(package), stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, universal_newlines=True, env=child_environment())
-        wheels = list(Path(work).glob("*.whl"))
-        if done.returncode != 0 or len(wheels) != 1:
-            raise SetupError("%s could not be built from %s: %s." % (name, package, last_lines(done.stdout, 4)))
+    with tempfile.TemporaryDirectory(prefix="build-", dir=str(home())) as work:
+        built = wheel(package, python, Path(work))
         unpacked = Path(work) / "unpacked"
-        with zipfile.ZipFile(wheels[0]) as wheel:
-            wheel.extractall(unpacked)  # a wheel of plain Python is installed by unpacking it
-        (unpacked / STAMP).write_text(json.dumps({"wheel": wheels[0].name}), encoding="utf-8")
-        step.result = size_text(wheels[0].stat().st_size)
+        with zipfile.ZipFile(built) as archive:
+            archive.extractall(unpacked)  # a wheel of plain Python is installed by unpacking it
+        (unpacked / STAMP).write_text(json.dumps({"wheel": built.name}), encoding="utf-8")
         try:
             os.replace(unpacked, folder)
         except OSError:
@@ -347,6 +343,37 @@ def _built(package: Path, python: Path) -> Path:
                 raise
     forget_unused()
     return folder
+
+
+def wheel(package: Path, python: Python, target: Path) -> Path:
+    """The wheel of one of our own packages, built in the empty folder `target`; the same sources give the same bytes. Raises SetupError."""
+    builder = environment("build", "what builds our own packages", LOCKS / "build.txt", python)
+    name = "body4d-engine" if package == ROOT else package.name
+    with Step("Building " + name) as step:
+        done = subprocess.run([python.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(target)], cwd=str(package),
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, universal_newlines=True,
+                              env=dict(child_environment(builder), SOURCE_DATE_EPOCH=str(EPOCH)))
+        wheels = list(target.glob("*.whl"))
+        if done.returncode != 0 or len(wheels) != 1:
+            raise SetupError("%s could not be built from %s: %s." % (name, package, last_lines(done.stdout, 4)))
+        step.result = size_text(wheels[0].stat().st_size)
+    return wheels[0]
+
+
+def pip_wheel(python: Python) -> Path:
+    """The pinned wheel of pip itself, which the extension carries. Downloaded once. Raises SetupError."""
+    folder = home() / ("pip-" + key_of(python, [LOCKS / "pip.txt"]))
+    if complete(folder):
+        return next(folder.glob("*.whl"))
+    make_home()
+    with alone(folder.name):
+        if not complete(folder):
+            remove(folder)
+            with Step("Fetching pip's wheel") as step:
+                pip(pip_command(python), ["download", "--require-hashes", "--no-deps", "--only-binary=:all:", "--dest", str(folder),
+                                          "--requirement", str(LOCKS / "pip.txt")], step)
+                (folder / STAMP).write_text("{}", encoding="utf-8")
+    return next(folder.glob("*.whl"))
 
 
 def demo_clip(python: Optional[Python] = None) -> Path:
@@ -381,7 +408,7 @@ def main(arguments: List[str]) -> int:
         python = pythons.choose()
         pythons.restart(python, __file__, arguments)
         folder = engine(python)
-        paths = code(folder)
+        paths = code(python)
     except SetupError as error:
         print(error.text, file=sys.stderr)
         return 1

@@ -202,9 +202,13 @@ def test_only_what_was_not_used_for_long_is_deleted(home):
 
 # our own packages
 
+@pytest.fixture(scope="session")
+def builder(python) -> Path:
+    return setup_env.environment("build", "what builds our own packages", setup_env.LOCKS / "build.txt", python)
+
+
 @pytest.fixture
-def checkout(tmp_path, monkeypatch) -> Path:
-    pytest.importorskip("hatchling")
+def checkout(builder, tmp_path, monkeypatch) -> Path:
     copy = tmp_path / "a checkout"
     for folder, package in ((".", "body4d_engine"), ("packages/body4d-lite-models", "body4d_lite_models")):
         shutil.copytree(ROOT / folder / package, copy / folder / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -214,12 +218,12 @@ def checkout(tmp_path, monkeypatch) -> Path:
             shutil.copy(ROOT / name, copy)
     monkeypatch.setattr(setup_env, "ROOT", copy)
     monkeypatch.setattr(setup_env, "OUR_PACKAGES", (copy, copy / "packages" / "body4d-lite-models"))
-    monkeypatch.setattr(setup_env, "executable", lambda folder: Path(sys.executable))
+    monkeypatch.setattr(setup_env, "environment", lambda *_: builder)
     return copy
 
 
-def test_our_wheels_hold_the_whole_code_and_the_models(home, checkout):
-    engine, models = setup_env.code(Path("any"))
+def test_our_wheels_hold_the_whole_code_and_the_models(home, checkout, python):
+    engine, models = setup_env.code(python)
     for built, package in ((engine, checkout / "body4d_engine"), (models, checkout / "packages" / "body4d-lite-models" / "body4d_lite_models")):
         files = {path.relative_to(package.parent) for path in package.rglob("*") if path.is_file()}
         assert files and all((built / file).read_bytes() == (package.parent / file).read_bytes() for file in files)
@@ -236,20 +240,20 @@ def test_our_wheels_hold_the_whole_code_and_the_models(home, checkout):
     assert done.stdout.startswith("body4d "), done.stderr
 
 
-def test_changed_sources_are_built_again_and_the_old_code_stays(home, checkout):
-    engine, models = setup_env.code(Path("any"))
-    assert setup_env.code(Path("any")) == [engine, models]
+def test_changed_sources_are_built_again_and_the_old_code_stays(home, checkout, python):
+    engine, models = setup_env.code(python)
+    assert setup_env.code(python) == [engine, models]
     with open(checkout / "body4d_engine" / "errors.py", "a", encoding="utf-8") as file:
         file.write("\nPULLED = True\n")
-    newer, same = setup_env.code(Path("any"))
+    newer, same = setup_env.code(python)
     assert newer != engine and same == models and engine.is_dir()
     assert "PULLED" in (newer / "body4d_engine" / "errors.py").read_text(encoding="utf-8")
 
 
-def test_code_that_does_not_build_is_told(home, checkout):
+def test_code_that_does_not_build_is_told(home, checkout, python):
     (checkout / "pyproject.toml").write_text("[project]\nname = 'broken'\n")
     with pytest.raises(SetupError, match="body4d-engine could not be built"):
-        setup_env.code(Path("any"))
+        setup_env.code(python)
     assert not list(home.glob("code-*")) and not list(home.glob("build-*"))
 
 
