@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The engine in an environment of its own: installed, verified, repaired, removed. No bpy, and nothing ever goes into Blender's Python.
+
+Everything lies in one folder, `root`:
+
+    engine-N/     a virtual environment with the packages of the lock, the engine and its models. It counts only once `engine-N/body4d.json`
+                  says that it was verified; that file is written last, so an installation cut short is never taken for a good one
+    wheels/       optional: the packages as files, put there by a user whose machine may not go online
+"""
+
+from .bundle import Bundle, find_bundle
+from .environment import Status, python_of, remove, size_bytes, size_text, status
+from .install import Install, Progress
+
+__all__ = ["Bundle", "Install", "Progress", "Status", "find_bundle", "python_of", "remove", "size_bytes", "size_text", "status"]

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the extension carries for an engine environment, and the lock in it."""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from body4d_engine.errors import Body4DError
+
+CARRIED = Path(__file__).resolve().parent.parent / "wheels"
+ACTIVE = {"": True, "sys_platform != 'win32'": os.name != "nt", "sys_platform == 'win32'": os.name == "nt"}
+
+
+class Package(NamedTuple):
+    """One entry of the lock that applies to this system."""
+
+    name: str
+    version: str
+    hashes: tuple[str, ...]
+
+    def found_in(self, folder: Path) -> bool:
+        start = f"{re.sub(r'[-_.]+', '_', self.name)}-{self.version}-".lower()
+        return any(re.sub(r"[-_.]+", "_", file.name.lower()).startswith(re.sub(r"[-_.]+", "_", start)) for file in folder.glob("*.whl"))
+
+
+class Bundle(NamedTuple):
+    engine: Path  # wheels
+    models: Path
+    pip: Path
+    lock: Path  # exact versions and hashes of everything else
+
+    @property
+    def version(self) -> str:
+        return self.engine.name.split("-")[1]
+
+    @property
+    def lock_key(self) -> str:
+        """Changes with the packages."""
+        return hashlib.sha256(self.lock.read_bytes()).hexdigest()[:16]
+
+    @property
+    def code_key(self) -> str:
+        """Changes with the engine and its models."""
+        return f"{hashlib.sha256(self.engine.read_bytes()).hexdigest()[:16]} {self.models.name} {self.models.stat().st_size}"
+
+    def packages(self) -> list[Package]:
+        """What the lock asks for on this system."""
+        found = []
+        for entry in self.lock.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
+            if not entry.strip() or entry.startswith("#"):
+                continue
+            match = re.match(r"([\w.-]+)==([\w.!+]+)\s*(?:;\s*(.*?)\s*)?(?=--hash|$)", entry)
+            if ACTIVE[match[3] or ""]:
+                found.append(Package(match[1], match[2], tuple(re.findall(r"--hash=(\S+)", entry))))
+        return found
+
+
+def find_bundle(folder: Path = CARRIED) -> Bundle:
+    """The files of this extension. Raises Body4DError where they are not there: a checkout has none."""
+    patterns = ("body4d_engine-*.whl", "body4d_lite_models-*.whl", "pip-*.whl", "lite.txt")
+    found = [next(iter(sorted(folder.absolute().glob(pattern))), None) for pattern in patterns]
+    if None in found:
+        raise Body4DError(f"This copy of the add-on does not carry the engine: {folder} is missing or incomplete.",
+                          "Install the extension from its zip (python scripts/build_extension.py makes it), or use an existing engine.", "no_bundle")
+    return Bundle(*found)
