@@ -41,7 +41,7 @@ def mpjpe_mm(take, truth, stage):
     return 1e3 * np.nanmean(np.linalg.norm(about_hips(keypoints) - about_hips(truth), axis=-1))
 
 
-@pytest.mark.parametrize("camera, most_mm", [(1, 100), (3, 122)])
+@pytest.mark.parametrize("camera, most_mm", [(1, 100), (2, 88)])
 def test_a_real_person_is_recovered(tmp_path, camera, most_mm):
     walk = real_walk(camera)
     take, events = recovered(tmp_path / "a.take", walk)
