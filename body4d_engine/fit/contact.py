@@ -8,6 +8,7 @@ from scipy.ndimage import convolve1d
 
 from ..camera_motion import Turns
 from ..models.anny.pose import KEYPOINTS
+from ..runs import runs
 from . import observations
 from .observations import BLOCK, Survey
 
@@ -71,13 +72,6 @@ def probabilities(evidence: Evidence, spacing_s: float, stretches: list[tuple[in
                 if first == 0 or last == stop - begin or (last - first) * spacing_s > LONGEST_DOUBT_S:
                     out[begin + first : begin + last, point] = 0
     return out
-
-
-def runs(numbers: np.ndarray) -> list[tuple[int, int]]:
-    """[begin, stop) of each run of one number other than 0."""
-    edges = np.flatnonzero(np.diff(numbers)) + 1
-    bounds = np.concatenate([[0], edges, [len(numbers)]])
-    return [(int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:]) if a < b and numbers[a]]
 
 
 def slopes(values: np.ndarray, trust: np.ndarray, spacing_s: float) -> np.ndarray:

@@ -11,7 +11,8 @@ import numpy as np
 from scipy.linalg import solveh_banded
 
 from ..models.anny.pose import Rig
-from .contact import INDEX, runs
+from ..runs import runs
+from .contact import INDEX
 from .record import from_params
 from .residuals import Linear, Poses, robust
 

@@ -8,6 +8,8 @@ found though the landmarks at one of its ends are neither the one nor the other.
 
 import numpy as np
 
+from ..runs import runs
+
 BURST_S = 0.5  # the longest burst
 JUMP = 0.08  # of the body's size: what swapping must gain at the two ends of a burst together
 RATIO = 0.5  # of its jump, which is more than JUMP: what is left of it where part of a body is swapped
@@ -51,7 +53,7 @@ def find(landmarks_px, seen: np.ndarray, spacing_s: float, cuts: frozenset[int] 
         stop = begin + 1
         while stop < len(seen) and seen[stop] and stop not in cuts:
             stop += 1
-        for first, last in bursts(_smoothest(jumps[begin:stop], swapped[begin:stop], 2 * JUMP / longest)):
+        for first, last in runs(_smoothest(jumps[begin:stop], swapped[begin:stop], 2 * JUMP / longest)):
             if last - first <= longest and first > 0 and last < stop - begin:  # both ends were seen
                 flipped[begin + first : begin + last] = True
     return flipped
@@ -74,15 +76,6 @@ def _smoothest(jumps: np.ndarray, swapped: np.ndarray, dear: float) -> np.ndarra
     return out
 
 
-def bursts(flagged: np.ndarray, apart: int = 0) -> list[tuple[int, int]]:
-    """[begin, stop) of each run in flagged (T,); runs with at most `apart` samples between them are one."""
-    index = np.flatnonzero(flagged)
-    if not len(index):
-        return []
-    ends = np.flatnonzero(np.diff(index) > apart + 1)
-    return [(int(begin), int(stop)) for begin, stop in zip(index[[0, *ends + 1]], index[[*ends, -1]] + 1, strict=True)]
-
-
 def repair(landmarks_px: np.ndarray, landmarks_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Swap left and right of (N, 33, 3) landmarks and mirror their depth."""
     return landmarks_px[:, SWAP], landmarks_m[:, SWAP] * np.array([1, 1, -1], landmarks_m.dtype)
@@ -95,7 +88,7 @@ def find_parts(landmarks_px, seen: np.ndarray, spacing_s: float, cuts: frozenset
     """
     out = np.stack([find(landmarks_px, seen, spacing_s, cuts, part) for part in PARTS], 1)
     for half in (0, 1):
-        for begin, stop in bursts(out[:, half]):
+        for begin, stop in runs(out[:, half]):
             around = np.arange(max(begin - BESIDE, 0), min(stop + BESIDE, len(seen)))
             twisted = _twisted(np.asarray(landmarks_px[around], np.float64)[seen[around]])
             inside = ((around >= begin) & (around < stop))[seen[around]]

@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 from scipy import signal
 
+from ..runs import runs
 from .accuracy import from_hips
 from .base import Metric, Motion, Result
 
@@ -22,18 +23,9 @@ def low_pass(points: np.ndarray, fps: float, cutoff_hz: float = 6.0, cuts: tuple
     least = 3 * max(len(a), len(b)) + 1
     out = np.full(points.shape, np.nan)
     for joint in range(points.shape[1]):
-        for first, stop in stretches(np.isfinite(points[:, joint]).all(-1), cuts):
+        for first, stop in runs(np.isfinite(points[:, joint]).all(-1), cuts=cuts):
             if stop - first >= least:
                 out[first:stop, joint] = signal.filtfilt(b, a, points[first:stop, joint], axis=0)
-    return out
-
-
-def stretches(known: np.ndarray, cuts: tuple[int, ...] = ()) -> list[tuple[int, int]]:
-    """The runs [begin, stop) of True in (T,) bool, parted at the cuts."""
-    out = []
-    for begin, stop in zip((0, *cuts), (*cuts, len(known)), strict=True):
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], known[begin:stop].astype(np.int8), [0]])))
-        out += [(begin + int(a), begin + int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
     return out
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from body4d_engine.fit import flips
+from body4d_engine.runs import runs
 
 from .tracked import real_walk
 
@@ -65,7 +66,7 @@ def test_a_swapped_part_is_found_and_repaired(walk, part):
     if roots is not None:
         metres[rows] *= np.float32([1, 1, -1])
     found = flips.find_parts(pixels, np.ones(100, bool), 1 / 60)
-    assert flips.bursts(found[:, list(flips.PARTS).index(part)]) == [(40, 50)] and found.sum() == 10
+    assert runs(found[:, list(flips.PARTS).index(part)]) == [(40, 50)] and found.sum() == 10
     again = flips.repair_parts(pixels, metres, found)
     np.testing.assert_array_equal(again[0], walk.px)
     np.testing.assert_array_equal(again[1], walk.metres)
@@ -80,11 +81,6 @@ def test_a_half_that_is_swapped_outside_the_burst_is_left_alone(walk):
     pixels = walk.px.copy()
     pixels[:40, :23], pixels[50:, :23] = pixels[:40, flips.SWAP[:23]], pixels[50:, flips.SWAP[:23]]
     assert not flips.find_parts(pixels, np.ones(100, bool), 1 / 60)[:, 0].any()
-
-
-def test_runs_close_to_each_other_are_one():
-    flagged = np.array([0, 1, 1, 0, 0, 1, 0, 0, 0, 1], bool)
-    assert flips.bursts(flagged) == [(1, 3), (5, 6), (9, 10)] and flips.bursts(flagged, 2) == [(1, 6), (9, 10)] and flips.bursts(flagged[:1]) == []
 
 
 def test_a_burst_is_found_though_the_landmarks_at_its_ends_are_neither(walk):

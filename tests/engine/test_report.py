@@ -17,7 +17,7 @@ from body4d_engine.clip import open_clip
 from body4d_engine.events import Notice, Progress
 from body4d_engine.exports import export
 from body4d_engine.exports.report import plots_folder, samples_of
-from body4d_engine.exports.report.content import people_of, stretches
+from body4d_engine.exports.report.content import people_of
 from body4d_engine.exports.report.drawing import svg
 from body4d_engine.exports.report.page import command
 from body4d_engine.exports.report.plots import BINS, Bins, nice, number_text, panels, ruler
@@ -230,7 +230,6 @@ def test_bins_and_axes():
     bins = Bins(5000)
     assert np.nanmax(bins.high(values)) == 50 and bins.count == BINS and np.isnan(bins.mean(values)[[0, -1]]).all()
     assert bins.mean(values)[(bins.edges[:-1] <= 1234).sum() - 1] > 1
-    assert stretches(np.array([0, 1, 1, 0, 1, 0, 0, 1], bool)) == [(1, 3), (4, 5), (7, 8)] and stretches(np.array([1, 0, 1], bool), 3) == [(0, 3)]
     assert [nice(v) for v in (0.9, 1, 4.1, 76, 0, 5431)] == [1, 1, 5, 100, 1, 7500]
     assert [number_text(v) for v in (0.12345, 3.0, 12.34, 123.4, 5431, float("nan"), 0, -2.5)] == ["0.123", "3", "12.3", "123", "5\u202f431", "–", "0", "-2.5"]
     for frames in (range(0, 1), range(3, 5), range(0, 230), range(10, 18000, 7)):

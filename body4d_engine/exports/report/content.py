@@ -9,6 +9,7 @@ from ...errors import Body4DError
 from ...fit import hands, head
 from ...fit.windows import looks_every
 from ...metrics import ALONE, Motion, Result, SelfPenetration, motion_of
+from ...runs import runs
 from ...take import State, Take
 
 PENETRATION_SAMPLES = 24  # for everyone together, but LEAST_PENETRATION for each: one costs 0.04 s
@@ -167,17 +168,6 @@ def _doubts(state: np.ndarray, curves: list[Curve], fps: float) -> list[Doubt]:
     found = []
     for kind, severity in severities.items():
         severity = np.nan_to_num(severity)
-        for begin, stop in stretches(severity > 0, 1 if kind == "hidden" else gap):
+        for begin, stop in runs(severity > 0, 0 if kind == "hidden" else gap - 1):
             found.append(Doubt(kind, begin, stop, begin + int(severity[begin:stop].argmax()), float(severity[begin:stop].max())))
     return sorted(found, key=lambda doubt: (doubt.begin, doubt.stop))
-
-
-def stretches(flags: np.ndarray, gap: int = 1) -> list[tuple[int, int]]:
-    """[begin, stop) of what is true, gaps shorter than `gap` samples left out."""
-    found: list[list[int]] = []
-    for i in np.flatnonzero(flags):
-        if found and i - found[-1][1] < gap:
-            found[-1][1] = int(i) + 1
-        else:
-            found.append([int(i), int(i) + 1])
-    return [(begin, stop) for begin, stop in found]

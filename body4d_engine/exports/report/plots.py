@@ -10,8 +10,9 @@ from math import ceil, floor, log10
 
 import numpy as np
 
+from ...runs import runs
 from ...take import State
-from .content import Curve, PersonReport, stretches
+from .content import Curve, PersonReport
 
 BINS = 600
 STATE_HEIGHT = {State.VISIBLE: 1.0, State.OCCLUDED: 0.62, State.FILLED: 0.3}  # told apart without colours
@@ -75,8 +76,7 @@ class Bins:
 
     def boxes(self, flags: np.ndarray, y0: float, y1: float) -> np.ndarray:
         """(n, 4) of the runs of bins for which a flag is set."""
-        runs = stretches(flags)
-        return np.array([(self.x[begin], y0, self.x[stop], y1) for begin, stop in runs], np.float64).reshape(-1, 4)
+        return np.array([(self.x[begin], y0, self.x[stop], y1) for begin, stop in runs(flags)], np.float64).reshape(-1, 4)
 
 
 def panels(person: PersonReport, notices: list[tuple[int, int]], frames: range) -> list[Panel]:
@@ -127,7 +127,7 @@ def _curve(curve: Curve, bins: Bins, frames: range) -> Panel:
 def _lines(bins: Bins, values: np.ndarray) -> list[np.ndarray]:
     """Polylines (n, 2) through what is known; a lone one lasts as long as its bin."""
     lines = []
-    for begin, stop in stretches(np.isfinite(values)):
+    for begin, stop in runs(np.isfinite(values)):
         if stop - begin == 1:
             lines.append(np.array([(bins.x[begin], values[begin]), (bins.x[stop], values[begin])]))
         else:
@@ -137,7 +137,7 @@ def _lines(bins: Bins, values: np.ndarray) -> list[np.ndarray]:
 
 def _areas(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[np.ndarray]:
     return [np.vstack([np.column_stack([x[begin:stop], high[begin:stop]]), np.column_stack([x[begin:stop], low[begin:stop]])[::-1]])
-            for begin, stop in stretches(np.isfinite(low)) if stop - begin > 1]
+            for begin, stop in runs(np.isfinite(low)) if stop - begin > 1]
 
 
 def _contact(contact: np.ndarray, bins: Bins) -> Panel:
