@@ -7,7 +7,7 @@ import numpy as np
 
 from ..models.anny.pose import LANDMARKS, LEFT_HIP, RIGHT_HIP
 from ..take import State
-from . import flips, trust
+from . import flips, hidden, trust
 
 FLIPPED_WEIGHT = 0.07  # how much a repaired landmark still counts: a burst often has wrong legs too, so its neighbours lead
 HIDDEN = 0.3  # what an invisible landmark counts in space, of a visible one
@@ -90,10 +90,12 @@ def survey(take, person: int, shots=()) -> Survey:
     for start in range(0, samples, BLOCK):
         part = slice(start, start + BLOCK)
         seen[part] = was_seen(state[part], pixels[part], metres[part])
+    shot = np.isin(np.arange(samples), list(cuts)).cumsum()
+    squeezed = _squeezed(take, person, seen, pixels, metres, np.array(box), shot, spacing_s)
+    seen &= ~squeezed
     flipped = flips.find(pixels, seen, spacing_s, cuts)
     swapped = flips.find_parts(pixels, seen & ~flipped, spacing_s, cuts)
     around = trust.reach(spacing_s)
-    shot = np.isin(np.arange(samples), list(cuts)).cumsum()
     for start in range(0, samples, BLOCK):
         low, stop = max(start - around, 0), min(start + BLOCK, samples)
         near = slice(low, min(stop + around, samples))
@@ -109,6 +111,19 @@ def survey(take, person: int, shots=()) -> Survey:
         state[part][lost & (state[part] == State.VISIBLE)] = State.OCCLUDED
     state[(state == State.VISIBLE) & ~seen] = State.OCCLUDED
     return Survey(state, seen, visibility, steady, doubtful, flipped, swapped, cuts, spacing_s)
+
+
+def _squeezed(take, person: int, seen: np.ndarray, pixels, metres, box: np.ndarray, shot: np.ndarray, spacing_s: float) -> np.ndarray:
+    """(T,) bool: samples that are seen, but half hidden, so that their landmarks are none of the person's."""
+    others = (np.array(take.read(f"people/{entry['id']}", "box", "track")) for entry in take.people if entry["id"] != person)
+    suspect = seen & hidden.meeting(box, others)
+    trunk, scale = np.zeros((len(seen), 2, 2)), np.ones(len(seen))
+    for start in range(0, len(seen), BLOCK):
+        part = slice(start, start + BLOCK)
+        flat, solid = (np.where(seen[part, None, None], values[part], 0).astype(np.float64) for values in (pixels, metres))
+        trunk[part] = np.stack([flat[:, [23, 24], :2].mean(1), flat[:, [11, 12], :2].mean(1)], 1)
+        scale[part] = trust.scale_of(flat, solid)
+    return hidden.squeezed(trunk, scale, seen, suspect, shot, spacing_s)
 
 
 def read(take, person: int, samples: np.ndarray, known: Survey) -> Observations:

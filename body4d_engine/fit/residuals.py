@@ -16,7 +16,7 @@ from .observations import Observations
 IMAGE, SPACE, PRIOR, LIMIT = 40.0, 1.0, 0.08, 40.0
 ROUGH_SPACE, ROUGH_M = 4.0, 0.2  # at robust scales above ROUGH_M landmarks in space count so much and alike in all directions: they tell front from back,
 DEPTH = 0.2  # then only so much of their error along the line of sight, where they are guessed: bones as long as they are and the image know better
-GAP_PRIOR = 0.02  # of the prior where nothing was seen: enough to be regular, too little to pull a gap towards the rest pose
+GAP_PRIOR = 0.2  # of the prior where nothing was seen: enough for limbs to hang in a long gap, too little to pull a short one towards the rest pose
 VELOCITY = 0.02
 BODY_SMOOTH, BODY_CUTOFF_HZ = 16.0, 4.0
 ROOT_SMOOTH, ROOT_CUTOFF_HZ = 160.0 * np.array([0.25, 0.25, 1.0]), np.array([4.0, 4.0, 3.0])  # depth is seen least and wobbles most

@@ -69,8 +69,7 @@ def steadiness(pixels: np.ndarray, metres: np.ndarray, seen: np.ndarray, spacing
         return out
     pixels, metres = (np.asarray(values, np.float64) for values in (pixels, metres))
     hips = pixels[:, 23:25, :2].mean(1, keepdims=True)
-    scale = np.sqrt(pixels[..., :2].var(1).sum(-1)) / np.maximum(np.sqrt(metres[..., :2].var(1).sum(-1)), 1e-6)  # px per metre
-    place = (pixels[..., :2] - hips) / np.maximum(scale, 1e-6)[:, None, None]
+    place = (pixels[..., :2] - hips) / scale_of(pixels, metres)[:, None, None]
     inner = slice(steps, -steps)
 
     def around(values: np.ndarray) -> np.ndarray:
@@ -82,6 +81,11 @@ def steadiness(pixels: np.ndarray, metres: np.ndarray, seen: np.ndarray, spacing
         dim = np.clip((CLEAR - around(pixels[:, points, 2].mean(1)).min(1)) / (CLEAR - DIM), 0, 1) * usable
         out[inner, points] = 1 - np.clip((leap[:, points] - LEAP_M) / (SURE_LEAP_M - LEAP_M), 0, 1) * dim[:, None]
     return out
+
+
+def scale_of(pixels: np.ndarray, metres: np.ndarray) -> np.ndarray:
+    """(N,) px per metre of body, of landmarks (N, 33, 2 or more) px and (N, 33, 3) metres."""
+    return np.maximum(np.sqrt(pixels[..., :2].var(1).sum(-1)) / np.maximum(np.sqrt(metres[..., :2].var(1).sum(-1)), 1e-6), 1e-6)
 
 
 def reach(spacing_s: float) -> int:

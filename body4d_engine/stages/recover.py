@@ -15,6 +15,7 @@ from ..fit.shape import Shape, average_shape, key_samples, solve_shape
 from ..fit.solver import FRESH, WARM, Before, fit_samples
 from ..fit.start import rough_poses
 from ..models.anny.pose import TORSO, Rig, pose_model
+from ..runs import runs
 
 LONGEST_LINK_S = 0.5  # over a longer gap, and over a cut, the sample before says nothing
 DOUBTFUL_IMAGE_M, DOUBTFUL_TRUNK_M = 0.07, 0.15  # beyond these a warm start may sit in a wrong minimum
@@ -28,7 +29,7 @@ class Recover:
     """heights: metres by person id; 0 stands for everyone not named. chunk: samples between commits; the result does not depend on it."""
 
     name = "recover"
-    version = 2
+    version = 3
     needs = ("track", "camera", "detail")
 
     def __init__(self, heights: dict[int, float] | None = None, chunk: int = CHUNK):
@@ -58,7 +59,7 @@ class Recover:
                          "Give --height for true metres.", person=person.id)
         parts = {f" of the {part}": here for part, here in zip(flips.PARTS, known.swapped.T, strict=True)}
         for part, swapped in {"": known.flipped, **parts}.items():
-            for begin, stop in flips.bursts(swapped):
+            for begin, stop in runs(swapped):
                 yield Notice(self.name, "sides_swapped", f"Left and right{part} of {person.name} were taken for each other for a moment; put right.",
                              person=person.id, frame=take.frames[begin], last_frame=take.frames[stop - 1])
         yield from self._doubts(take, person, known)
@@ -81,7 +82,7 @@ class Recover:
         least, apart = DOUBT_S / known.spacing_s, int(DOUBT_APART_S / known.spacing_s)
         found = []
         for limb, doubtful in [("body", known.doubtful.all(1)), *zip(trust.LIMBS, (known.doubtful & ~known.doubtful.all(1, keepdims=True)).T)]:
-            found += [(stop - begin, begin, stop, limb) for begin, stop in flips.bursts(doubtful, apart) if stop - begin >= least]
+            found += [(stop - begin, begin, stop, limb) for begin, stop in runs(doubtful, apart) if stop - begin >= least]
         found.sort(key=lambda entry: (-entry[0], entry[1:]))
         for _, begin, stop, limb in sorted(found[:MOST_DOUBTS], key=lambda entry: entry[1:]):
             text = f"{person.name} is hardly seen" if limb == "body" else f"The {limb} of {person.name} is doubtful"

@@ -12,13 +12,16 @@ from ..fit import contact, observations
 from ..fit.feet import Held, disagreeing, find_places, firmness, planted
 from ..fit.observations import Survey
 from ..fit.record import Recorder, from_params, read_shape, to_params
-from ..fit.residuals import Poses
+from ..fit.residuals import NEAREST_M, Poses
 from ..fit.solver import SEQUENCE, D, fit_sequence
+from ..runs import runs
 from ..take import State
 
-LONGEST_FILL_S = 0.5  # a longer gap cannot be filled by smoothness
+LONGEST_FILL_S, LONGEST_COAST_S = 4.0, 0.5  # who is hidden: between two sightings, as long as tracking bridges; before the first and after the last
+COAST_S = 0.3  # in this time a body out of sight loses most of its speed; over it the speed is measured
 OVERLAP_S = 2.5  # what lies further away changes a pose by less than 1e-4 m
 LEAST_OVERLAP, MOST_OVERLAP = 20, 360  # samples: the denser they lie, the less time it takes until that holds, and so memory has a bound
+MOST_HIDDEN = 3  # times as many samples are solved at most where most are hidden
 CORE = 160  # samples a window gives its result for
 FREE, HELD = SEQUENCE[:-1], SEQUENCE[-1:]
 FILLED_CONFIDENCE = 0.5  # of its neighbours'
@@ -32,7 +35,7 @@ class Refine:
     """
 
     name = "refine"
-    version = 3
+    version = 4
     needs = ("recover",)
 
     def __init__(self, core: int = CORE):
@@ -42,7 +45,7 @@ class Refine:
         fps = take.clip["fps"]
         camera = turns(take, take.frames.step * fps[1] / fps[0])
         if cursor is None and people:
-            for begin, stop in contact.runs(~camera.known):
+            for begin, stop in runs(~camera.known):
                 yield Notice(self.name, "feet_not_held", "The camera moves along (it does not only turn), so feet are not held in place here.",
                              frame=take.frames[begin], last_frame=take.frames[stop - 1])
         for person in people:
@@ -110,16 +113,18 @@ class Refine:
         """Params and confidence of samples [first, stop), solved together with their neighbourhood within the stretch from the params before."""
         stretch = next(s for s in stretches if s[0] <= first < s[1])
         overlap = int(np.clip(np.ceil(OVERLAP_S / known.spacing_s), LEAST_OVERLAP, MOST_OVERLAP))
-        low, high = max(stretch[0], first - overlap), min(stretch[1], stop + overlap)
+        low, high = neighbourhood(known.seen, stretch, first, stop, overlap)
         samples = np.arange(low, high)
         seen = observations.read(take, person, samples, known)
-        start = from_params(before[low:high])
+        sighted = slice(int(seen.seen.argmax()), len(samples) - int(seen.seen[::-1].argmax()))
+        inner = slice(low + sighted.start, low + sighted.stop)
+        start, scale = from_params(before[inner]), recorder.shape.landmark_scale
         if held is None:
-            poses = fit_sequence(recorder.rig, bridged(start, seen.seen), seen, recorder.shape.landmark_scale, known.spacing_s, FREE)
+            poses = fit_sequence(recorder.rig, bridged(start, seen.seen[sighted]), seen[sighted], scale, known.spacing_s, FREE)
         else:
-            poses = fit_sequence(recorder.rig, start, seen, recorder.shape.landmark_scale, known.spacing_s, HELD, held[low:high])
-            poses = planted(recorder.rig, poses, held[low:high], known.spacing_s)
-        params = to_params(coasting(poses, seen.seen))
+            poses = fit_sequence(recorder.rig, start, seen[sighted], scale, known.spacing_s, HELD, held[inner])
+            poses = planted(recorder.rig, poses, held[inner], known.spacing_s)
+        params = to_params(coasting(poses, sighted.start, len(samples) - sighted.stop, known.spacing_s))
         confidence = recorder.confidence(from_params(params), seen)
         if not seen.seen.all():
             measured = np.flatnonzero(seen.seen)
@@ -143,17 +148,26 @@ def _within(stretches: list[tuple[int, int]], begin: int, stop: int) -> list[tup
     return [(max(a, begin), min(b, stop)) for a, b in stretches if max(a, begin) < min(b, stop)]
 
 
+def neighbourhood(seen: np.ndarray, stretch: tuple[int, int], first: int, stop: int, overlap: int) -> tuple[int, int]:
+    """The range of a stretch that is to be solved so that [first, stop) comes out the same whatever lies beyond: `overlap` sightings more on either
+    side, for what was not seen keeps nothing apart, but no more than MOST_HIDDEN times as many samples. seen (T,)."""
+    low, high = max(stretch[0], first - MOST_HIDDEN * overlap), min(stretch[1], stop + MOST_HIDDEN * overlap)
+    earlier, later = np.flatnonzero(seen[low:first]), np.flatnonzero(seen[stop:high])
+    return (low + int(earlier[-overlap]) if len(earlier) >= overlap else low), (stop + int(later[overlap - 1]) + 1 if len(later) >= overlap else high)
+
+
 def find_stretches(known: Survey) -> tuple[list[tuple[int, int]], np.ndarray]:
     """Stretches [begin, stop) to be solved as one, and (T,) which of their samples are not seen and to be filled.
 
-    Filled is who is hidden for less than half a second: between two sightings, or before the first or after the last of a shot, where the motion
-    goes on as it was. Somebody absent was told to be gone and is left so.
+    Filled is who is hidden for up to four seconds between two sightings of a shot, or for less than half a second before the first or after the
+    last, where the motion dies away. Somebody absent was told to be gone and is left so.
     """
     shot, count = known.shot_of(), len(known.seen)
     hidden = ~known.seen & (known.state == State.OCCLUDED)
     stretches = []
     for i in np.flatnonzero(known.seen):
-        if stretches and shot[i] == shot[stretches[-1][1] - 1] and _short(known, i - stretches[-1][1]) and hidden[stretches[-1][1] : i].all():
+        last = stretches[-1][1] if stretches else 0
+        if stretches and shot[i] == shot[last - 1] and (i - last) * known.spacing_s < LONGEST_FILL_S + 1e-9 and hidden[last:i].all():
             stretches[-1][1] = int(i + 1)
         else:
             stretches.append([int(i), int(i + 1)])
@@ -163,9 +177,9 @@ def find_stretches(known: Survey) -> tuple[list[tuple[int, int]], np.ndarray]:
             stop += 1
         while begin > 0 and hidden[begin - 1] and shot[begin - 1] == shot[first]:
             begin -= 1
-        if _short(known, stop - last) and not (stop < count and known.seen[stop] and shot[stop] == shot[last - 1]):
+        if (stop - last) * known.spacing_s < LONGEST_COAST_S - 1e-9:
             stretch[1] = stop
-        if _short(known, first - begin) and not (begin > 0 and known.seen[begin - 1] and shot[begin - 1] == shot[first]):
+        if (first - begin) * known.spacing_s < LONGEST_COAST_S - 1e-9:
             stretch[0] = begin
     filled = np.zeros(count, bool)
     for begin, stop in stretches:
@@ -173,15 +187,19 @@ def find_stretches(known: Survey) -> tuple[list[tuple[int, int]], np.ndarray]:
     return [(begin, stop) for begin, stop in stretches], filled
 
 
-def _short(known: Survey, samples: int) -> bool:
-    return samples * known.spacing_s < LONGEST_FILL_S - 1e-9
-
-
-def coasting(poses: Poses, seen: np.ndarray) -> Poses:
-    """Poses with those before the first and after the last sighting held: the way a body goes lasts longer than the swing of its limbs."""
-    known = np.flatnonzero(seen)
-    nearest = np.clip(np.arange(len(seen)), known[0], known[-1])
-    return Poses(poses.position, poses.rotation[nearest], poses.theta[nearest])
+def coasting(poses: Poses, before: int, after: int, spacing_s: float) -> Poses:
+    """The poses with so many samples more before and after them: the pose is held, the way goes on and dies away."""
+    index = np.arange(-before, len(poses) + after)
+    inside = np.clip(index, 0, len(poses) - 1)
+    steps = min(max(1, round(COAST_S / spacing_s)), len(poses) - 1)
+    position = poses.position[inside]
+    if steps:
+        for end, speed in ((0, poses.position[steps] - poses.position[0]), (len(poses) - 1, poses.position[-1] - poses.position[-1 - steps])):
+            beyond = np.minimum(index, 0) if end == 0 else np.maximum(index - end, 0)  # samples
+            lasting = COAST_S / spacing_s
+            position += (np.sign(beyond) * lasting * (1 - np.exp(-np.abs(beyond) / lasting)))[:, None] * speed / steps
+        position[:, 2] = np.maximum(position[:, 2], NEAREST_M)
+    return Poses(position, poses.rotation[inside], poses.theta[inside])
 
 
 def bridged(poses: Poses, seen: np.ndarray) -> Poses:

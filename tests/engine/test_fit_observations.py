@@ -6,6 +6,7 @@ import pytest
 
 from body4d_engine.fit import flips, observations
 from body4d_engine.models.anny.pose import KEYPOINTS, LANDMARKS
+from body4d_engine.runs import runs
 from body4d_engine.take import State
 
 from .tracked import real_walk, tracked_take, visible
@@ -50,7 +51,7 @@ def test_a_limb_swapped_for_a_moment_comes_out_right(tmp_path):
     with take:
         known = observations.survey(take, 1)
         seen = observations.read(take, 1, np.arange(100), known)
-        assert flips.bursts(known.swapped[:, 3]) == [(40, 50)] and not known.swapped[:, :3].any() and not known.flipped.any()
+        assert runs(known.swapped[:, 3]) == [(40, 50)] and not known.swapped[:, :3].any() and not known.flipped.any()
         np.testing.assert_allclose(seen.xy, walk.px[:, LANDMARKS, :2])
 
 

@@ -13,7 +13,7 @@ from body4d_engine.fit import flips
 from body4d_engine.fit.observations import Survey
 from body4d_engine.fit.shape import average_shape
 from body4d_engine.stages.recover import Recover
-from body4d_engine.stages.refine import MOST_OVERLAP, Refine, find_stretches
+from body4d_engine.stages.refine import MOST_HIDDEN, MOST_OVERLAP, Refine, find_stretches, neighbourhood
 from body4d_engine.take import State, Take
 
 from .test_recover import arrays, mpjpe_mm
@@ -48,7 +48,7 @@ def jitter_mm(take, stage):
     return 1e3 * np.linalg.norm(np.diff(take.read("people/1", "keypoints_m", stage), 2, axis=0), axis=-1).mean()
 
 
-@pytest.mark.parametrize("camera, most_mm", [(1, 92), (3, 110)])
+@pytest.mark.parametrize("camera, most_mm", [(1, 92), (2, 62)])
 def test_a_real_person_becomes_smoother_and_more_accurate(tmp_path, camera, most_mm):
     walk = real_walk(camera)
     take, _ = made(tmp_path / "a.take", walk, (walk.px, walk.metres, visible(100)))
@@ -85,23 +85,24 @@ def test_killed_and_resumed_is_the_same(tmp_path, walk, kill_after):
     whole.close()
 
 
-def test_short_gaps_are_filled_and_long_ones_are_not(tmp_path, walk):
+def test_gaps_are_filled_along_the_motion(tmp_path, walk):
     pixels, metres, state = (values[:100].copy() for values in to_and_fro(walk, 100))
     state[20:35] = State.OCCLUDED  # a quarter of a second
     pixels[20:35] = metres[20:35] = 0
-    state[50:85] = State.OCCLUDED
+    state[50:85] = State.OCCLUDED  # half a second and more
     pixels[50:85] = metres[50:85] = 0
     whole, _ = made(tmp_path / "whole.take", walk, to_and_fro(walk, 100))
     take, _ = made(tmp_path / "a.take", walk, (pixels, metres, state))
     found = arrays(take, stage="refine")
-    assert (found["state"][20:35] == State.FILLED).all() and (found["state"][50:85] == State.OCCLUDED).all()
+    assert (found["state"][20:35] == State.FILLED).all() and (found["state"][50:85] == State.FILLED).all()
     assert (found["state"][[*range(20), *range(35, 50), *range(85, 100)]] == State.VISIBLE).all()
     assert 0.2 < found["confidence"][20:35].min() and found["confidence"][20:35].max() < 0.6 < found["confidence"][:20].min()
-    np.testing.assert_array_equal(found["vertices"][50:85], found["vertices"][49:50].repeat(35, 0))
     theirs = arrays(whole, stage="refine")
+    held = np.linalg.norm(theirs["root"][50:85] - theirs["root"][49], axis=1)
+    assert np.linalg.norm((found["root"] - theirs["root"])[50:85], axis=1).max() < 0.5 * held.max()
     assert np.linalg.norm(found["keypoints_m"] - theirs["keypoints_m"], axis=-1)[20:35].mean() < 0.05
     assert np.abs(found["root"] - theirs["root"])[20:35, :2].max() < 0.05
-    assert np.linalg.norm(np.diff(found["keypoints_m"], 2, axis=0)[15:40], axis=-1).max() < 0.03  # no jump into or out of the gap
+    assert np.linalg.norm(np.diff(found["keypoints_m"], 2, axis=0)[15:90], axis=-1).max() < 0.03  # no jump into or out of a gap
     take.close(), whole.close()
 
 
@@ -114,7 +115,7 @@ def test_nothing_is_smoothed_across_a_cut(tmp_path, walk, monkeypatch):
     """What follows a cut has no say in what comes before it, but for the shape that is the same for both."""
     monkeypatch.setattr("body4d_engine.stages.recover.solve_shape", average)
     shots = []
-    for name, camera in (("a", 1), ("b", 3)):
+    for name, camera in (("a", 1), ("b", 2)):
         other = real_walk(camera)
         pixels, metres = np.concatenate([walk.px[:50], other.px[50:]]), np.concatenate([walk.metres[:50], other.metres[50:]])
         take, persons, clip = tracked_take(tmp_path / f"{name}.take", [(pixels, metres, visible(100))], walk.focal, walk.centre, walk.size, 60,
@@ -140,7 +141,10 @@ def known_of(text, *cuts):
 @pytest.mark.parametrize("text, cuts, stretches, filled", [
     ("..vvoovv..", (), [(2, 8)], [4, 5]),
     ("..vv..vv..", (), [(2, 4), (6, 8)], []),  # gone for a moment, as out of the picture and back
-    ("..vvooooovv", (), [(2, 4), (9, 11)], []),  # half a second is too long
+    ("..vvooooooovv", (), [(2, 13)], [4, 5, 6, 7, 8, 9, 10]),
+    ("vv" + 40 * "o" + "vv", (), [(0, 44)], list(range(2, 42))),
+    ("vv" + 41 * "o" + "vv", (), [(0, 2), (43, 45)], []),  # too long
+    ("..vvoo.oovv", (), [(2, 6), (7, 11)], [4, 5, 7, 8]),
     ("..vvvv", (4,), [(2, 4), (4, 6)], []),
     ("..vvoovv", (5,), [(2, 5), (5, 8)], [4, 5]),  # not bridged over a cut, but each side goes on up to it
     (".oovvvoo.", (), [(1, 8)], [1, 2, 6, 7]),  # before the first sighting and after the last
@@ -149,6 +153,26 @@ def known_of(text, *cuts):
 def test_stretches_end_at_cuts_absence_and_long_gaps(text, cuts, stretches, filled):
     found, hidden = find_stretches(known_of(text, *cuts))
     assert found == stretches and np.flatnonzero(hidden).tolist() == filled
+
+
+def test_seams_in_a_long_gap_cannot_be_seen(tmp_path, walk):
+    pixels, metres, state = to_and_fro(walk, 160)
+    state[50:110], pixels[50:110, :, 2] = State.OCCLUDED, 0
+    whole, _ = made(tmp_path / "whole.take", walk, (pixels, metres, state), Refine(core=1000), fps=30)
+    parts, _ = made(tmp_path / "parts.take", walk, (pixels, metres, state), Refine(core=40), fps=30)
+    assert np.linalg.norm(sample_points(parts) - sample_points(whole), axis=-1).max() < 1e-4
+    whole.close(), parts.close()
+
+
+def test_a_neighbourhood_counts_sightings_and_has_a_bound():
+    seen = np.ones(100, bool)
+    assert neighbourhood(seen, (0, 100), 40, 50, 10) == (30, 60)
+    assert neighbourhood(seen, (35, 55), 40, 50, 10) == (35, 55)
+    seen[32:45] = seen[48:55] = False
+    assert neighbourhood(seen, (0, 100), 40, 50, 10) == (22, 65)
+    seen[:] = False
+    seen[[0, 99]] = True
+    assert neighbourhood(seen, (0, 100), 40, 50, 10) == (40 - 10 * MOST_HIDDEN, 50 + 10 * MOST_HIDDEN)
 
 
 def test_who_gets_out_of_sight_goes_on_as_before(tmp_path, walk):
