@@ -30,22 +30,38 @@ class Detection:
 
 
 class PeopleDetector:
-    """`detect` finds people of about a tenth of the picture's height and up. `long_side`: network px along the picture's longer side."""
+    """`detect` finds people who are upright in the picture, or made so, and 40 px of the network's tall or more. `long_side`: network px along the
+    picture's longer side."""
 
     def __init__(self, long_side: int = 512, min_score: float = 0.2, limit: int = 30, threads: int = 2):
         self.long_side, self.min_score, self.limit = long_side, min_score, limit
         self.network = Network("movenet_multipose.tflite", threads)
 
-    def detect(self, rgb: np.ndarray) -> list[Detection]:
-        """People in a picture (H, W, 3) uint8, the surest first, each once."""
-        height, width = rgb.shape[:2]
-        scale = self.long_side / max(height, width)
-        w, h = max(1, round(width * scale)), max(1, round(height * scale))
-        canvas = np.zeros((-(-h // MULTIPLE) * MULTIPLE, -(-w // MULTIPLE) * MULTIPLE, 3), np.float32)
-        canvas[:h, :w] = cv2.resize(rgb, (w, h), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-        found = read_heads(self.network.run(canvas[None]), self.limit)
-        to_px = np.array([width / w, height / h])
-        people = [Detection(d.score, d.box * np.tile(to_px, 2), d.keypoints * [*to_px, 1]) for d in found if d.score >= self.min_score]
+    def detect(self, rgb: np.ndarray, part: tuple[int, int, int, int] | None = None, turns: int = 0, long_side: int | None = None) -> list[Detection]:
+        """People in a picture (H, W, 3) uint8, in its px, the surest first, each once.
+
+        part: x0, y0, x1, y1 px, the only part looked at; turns: quarters of a circle by which that is turned anticlockwise first, 2 for who is upside
+        down; long_side: network px along its longer side if not the usual.
+        """
+        x0, y0, x1, y1 = part or (0, 0, *rgb.shape[1::-1])
+        size = np.array([x1 - x0, y1 - y0])
+        scale = (long_side or self.long_side) / size.max()
+        w, h = np.maximum(1, np.round(size * scale).astype(int))
+        small = cv2.resize(rgb[y0:y1, x0:x1], (int(w), int(h)), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+        small = np.rot90(small, turns)
+        canvas = np.zeros((-(-small.shape[0] // MULTIPLE) * MULTIPLE, -(-small.shape[1] // MULTIPLE) * MULTIPLE, 3), np.float32)
+        canvas[: small.shape[0], : small.shape[1]] = small
+        back = np.linalg.matrix_power(np.array([[0, -1], [1, 0]]), turns % 4)
+
+        def to_px(points):  # about the middle of what was looked at
+            return (points - np.array(small.shape[1::-1]) / 2) @ back.T * (size / [w, h]) + [x0, y0] + size / 2
+
+        people = []
+        for found in read_heads(self.network.run(canvas[None]), self.limit):
+            if found.score >= self.min_score:
+                corners = to_px(found.box.reshape(2, 2))
+                people.append(Detection(found.score, np.concatenate([corners.min(0), corners.max(0)]),
+                                        np.column_stack([to_px(found.keypoints[:, :2]), found.keypoints[:, 2]])))
         return without_doubles(people)
 
 

@@ -8,10 +8,10 @@ import numpy as np
 from ..errors import Body4DError
 from ..events import Committed, Notice, Progress
 from ..people import Person
-from ..tracking import rows
-from ..tracking.linking import Tracklet, link
-from ..tracking.motion import place_of
+from ..tracking import rows, search
+from ..tracking.linking import Tracklet, link, spans
 from ..tracking.prompts import hints_of
+from ..tracking.splitting import tracklets_of
 from ..tracking.tracker import Hint, Tracker
 
 DETECT_EVERY_S = 0.17
@@ -28,7 +28,7 @@ class Track:
     """
 
     name = "track"
-    version = 3
+    version = 4
     needs = ("prepare",)
 
     def __init__(self, networks=None):
@@ -66,7 +66,7 @@ class Track:
                 raise Body4DError(f"{who.name} has a prompt on frame {frame}, but frames {frames.start} to {frames.stop - 1} are used.",
                                   "Move the prompt, or change --start and --end.", "prompt_outside_clip")
             sample = min(len(frames) - 1, round((frame - frames.start) / frames.step))
-            hints.setdefault(sample, []).extend(hints_of(people, frame, self._clip.read(frame), self._detector, self._landmarker))
+            hints.setdefault(sample, []).extend(hints_of(people, frame, sample, self._clip.read(frame), self._detector, self._landmarker))
         for person in people:
             if not any(h.person == person.id and h.roi for found in hints.values() for h in found):
                 raise Body4DError(f"{person.name} (id {person.id}) has only negative clicks.", "Add a click on the person.", "prompt_only_negative")
@@ -86,13 +86,16 @@ class Track:
         rows.create(take, group, rows.ROW_ARRAYS)
         tracker = Tracker(self._detector, self._landmarker, self._seconds, cursor["tracker"])
         every = max(1, round(DETECT_EVERY_S / self._seconds))
+        looks = search.looks_for_newcomers(self._clip.width, self._clip.height)
         behind, total = sum(map(len, passes[:number])), sum(map(len, passes))
         todo = samples[cursor["done"] :]
         cuts = {cut if samples.step > 0 else cut - 1 for cut in self._cuts}
         for done, (sample, (_, rgb)) in enumerate(zip(todo, self._clip.iterate(self._frames[s] for s in todo)), cursor["done"] + 1):
             if sample in cuts:
                 tracker.cut()
-            seen = tracker.step(rgb, sample % every == 0 or sample in cuts or done == 1, hints.get(sample, []))
+            begins, due = sample in cuts or done == 1, sample % every == 0
+            more = looks if begins else [looks[sample // (2 * every) % len(looks)]] if sample % (2 * every) == 0 else []
+            seen = tracker.step(rgb, begins or due, hints.get(sample, []), more)
             rows.append(take, group, sample, seen)
             if done % COMMIT_EVERY == 0 and done < len(samples):
                 take.commit({"phase": number, "done": done, "tracker": tracker.state(), "kept": cursor["kept"]})
@@ -105,12 +108,13 @@ class Track:
 
     def _name_people(self, people: list[Person], hints: dict[int, list[Hint]], kept: list[dict]):
         """Link tracks, drop what is too short or small, number the rest; ends with the commit that begins the assembly."""
-        chains = [chain for number, said in enumerate(kept) for chain in link(self._tracklets(number, said), self._seconds, self._cuts)]
+        chains = [chain for number, said in enumerate(kept)
+                  for chain in link(tracklets_of(self._take, number, said, self._seconds, self._cuts), self._seconds, self._cuts)]
         asked = {person.id: person for person in people if person.prompts}
         found: dict[int, dict] = {}
         if asked:
             for number, person in asked.items():
-                tracks = [[t.number, t.track, t.first, t.last] for chain in chains for t in chain if any(u.person == number for u in chain)]
+                tracks = [span for chain in chains if any(t.person == number for t in chain) for span in spans(chain)]
                 anchors = [sample for sample, said in hints.items() if any(h.person == number and h.roi for h in said)]
                 if not tracks:
                     frame = self._frames[min(anchors)]
@@ -120,7 +124,7 @@ class Track:
         else:
             kept_chains = yield from self._dropping(chains)
             kept_chains.sort(key=lambda chain: (-sum(t.area for t in chain), chain[0].first))
-            found = {number: {"tracks": [[t.number, t.track, t.first, t.last] for t in chain], "anchors": []} for number, chain in enumerate(kept_chains, 1)}
+            found = {number: {"tracks": spans(chain), "anchors": []} for number, chain in enumerate(kept_chains, 1)}
         if not found:
             raise Body4DError(f"Nobody was found in {self._clip.name}, frames {self._frames.start} to {self._frames.stop - 1}.",
                               "Click a person (--click ID:FRAME,X,Y) or draw a box (--box ID:FRAME,X0,Y0,X1,Y1); people should be at least 60 px tall "
@@ -130,25 +134,6 @@ class Track:
         for number in found:
             rows.create(self._take, rows.person_group(number), rows.ARRAYS)
         self._take.commit({"phase": "people", "done": 0, "found": {str(number): entry for number, entry in found.items()}})
-
-    def _tracklets(self, number: int, said: dict) -> list[Tracklet]:
-        """All tracks of a pass in numbers, read from its rows."""
-        tracklets: dict[int, Tracklet] = {}
-        names = ("sample", "track", "box", "looks", "landmarks_px", "scale", "doubted")
-        for _, (samples, tracks, boxes, *block) in rows.blocks(self._take, rows.group_of(number), names):
-            leaving = rows.at_edges(boxes, self._take.clip).any(1)
-            for sample, track, box, look, points, scale, doubted, edge in zip(samples, tracks, boxes, *block, leaving, strict=True):
-                tracklet = tracklets.setdefault(int(track), Tracklet(number, int(track), self._seconds))
-                tracklet.add(sample, box, look, place_of(points, scale), doubted, edge)
-        for track, person in said["labels"]:
-            if track in tracklets:
-                tracklets[track].person = person
-        for track, person in said["bans"]:
-            if track in tracklets:
-                tracklets[track].bans.add(person)
-        for tracklet in tracklets.values():
-            tracklet.settle({0, self._take.samples - 1, *self._cuts, *(cut - 1 for cut in self._cuts)})
-        return list(tracklets.values())
 
     def _dropping(self, chains: list[list[Tracklet]]):
         """The chains long and tall enough; a notice for each other one."""

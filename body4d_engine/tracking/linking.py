@@ -17,16 +17,18 @@ LOOKS_NEAR, LOOKS_FAR, LOOKS_CUT = 0.45, 0.25, 0.2  # greatest difference in loo
 LOOKS_SPREAD = 0.12  # usual difference in looks of one person
 NO_LINK = 24.0  # what it costs to call somebody new; any two that are not one person cost more
 CLEAR = 1.5  # cost by which a link must beat every other way to join the tracks
+FOLLOWED_CHI2 = 4.0  # of parts of one track at most: there was no jump, or the tracker would not have followed
 AGAIN_PER_S = 0.01  # cost of each second unseen, so that of equals the nearer in time wins
 
 
 @dataclass
 class Tracklet:
-    """A track in numbers. Samples in time order whichever way it was tracked; heights px, `area` px^2 summed over its rows."""
+    """A track, or a part of one, in numbers. Samples in time order whichever way it was tracked; heights px, `area` px^2 summed over its rows."""
 
     number: int
     track: int
     seconds: float = 1 / 30  # per sample
+    part: int = 0  # of a track that was cut, in the order of tracking
     count: int = 0
     area: float = 0.0
     height: float = 0.0
@@ -39,6 +41,7 @@ class Tracklet:
     bans: set = field(default_factory=set)
 
     def add(self, sample: int, box: np.ndarray, looks: np.ndarray, place: np.ndarray, doubted: bool = False, leaving: bool = False) -> None:
+        """The next sighting. looks (SIZE,), as heavy as they count; place (3,) as in `motion`."""
         w, h = float(box[2] - box[0]), float(box[3] - box[1])
         self.count, self.area = self.count + 1, self.area + w * h
         self.height += (h - self.height) / self.count
@@ -90,6 +93,9 @@ def link_costs(order: list[Tracklet], seconds: float, cuts: list[int]) -> np.nda
     chi2 = np.zeros_like(looks)
     i, j = np.nonzero(near)
     chi2[i, j] = bridge(place_a[i], speed_a[i], place_b[j], speed_b[j], gap[i, j])
+    number, track, part = (np.array([getattr(t, name) for t in order]) for name in ("number", "track", "part"))
+    followed = (number[:, None] == number) & (track[:, None] == track) & (np.abs(part[:, None] - part) == 1)
+    chi2 = np.where(followed, np.minimum(chi2, FOLLOWED_CHI2), chi2)
     most = np.where(cut, LOOKS_CUT, np.where(near, LOOKS_NEAR, LOOKS_FAR))
     costs = chi2 + (looks / LOOKS_SPREAD) ** 2 + AGAIN_PER_S * gap
     apart = (gap <= 0) | (looks >= most) | (chi2 > MOST_CHI2)
@@ -126,6 +132,19 @@ def link(tracklets: list[Tracklet], seconds: float, cuts: list[int]) -> list[lis
             chain_of[k] = before
     chains = {id(chain): chain for chain in chain_of.values()}
     return [[order[k] for k in chain] for chain in chains.values()]
+
+
+def spans(chain: list[Tracklet]) -> list[list[int]]:
+    """[pass, track, first sample, last] of which a chain is made; where a track goes on as the same person after all, also what lies between."""
+    out: list[list[int]] = []
+    before = None
+    for piece in chain:
+        if before and (before.number, before.track) == (piece.number, piece.track) and abs(before.part - piece.part) == 1:
+            out[-1][3] = piece.last
+        else:
+            out.append([piece.number, piece.track, piece.first, piece.last])
+        before = piece
+    return out
 
 
 def _clear(i: int, follower: np.ndarray, costs: np.ndarray) -> bool:

@@ -6,6 +6,7 @@ import numpy as np
 from ..errors import Body4DError
 from ..models.blazepose import Pose, Roi
 from ..people import BoxPrompt, Person, Prompt
+from . import search
 from .tracker import MIN_PRESENCE, Hint, distinct, roi_of, same_body, sureness
 
 BONES = ((11, 12), (11, 13), (13, 15), (12, 14), (14, 16), (11, 23), (12, 24), (23, 24), (23, 25), (25, 27), (24, 26), (26, 28), (0, 11), (0, 12))
@@ -14,8 +15,8 @@ MIN_OVERLAP = 0.3  # of a prompt's box with a person's
 ZOOMS = (1.0, 0.5, 0.25)  # parts of the picture, around a prompt, in which the detector looks for people too small for it
 
 
-def hints_of(people: list[Person], frame: int, rgb: np.ndarray, detector, landmarker) -> list[Hint]:
-    """What all prompts of this frame say, one hint per person. Raises Body4DError where a prompt hits nobody."""
+def hints_of(people: list[Person], frame: int, sample: int, rgb: np.ndarray, detector, landmarker) -> list[Hint]:
+    """What all prompts of this frame, which is a sample or near one, say: one hint per person. Raises Body4DError where a prompt hits nobody."""
     hints, taken = [], []
     for person in people:
         prompts = [p for p in person.prompts if p.frame == frame]
@@ -29,7 +30,7 @@ def hints_of(people: list[Person], frame: int, rgb: np.ndarray, detector, landma
         if pose is not None:
             taken.append((person, pose))
         if prompts:
-            hints.append(Hint(person.id, pose.next_roi if pose is not None else None, elsewhere))
+            hints.append(Hint(person.id, sample, pose.next_roi if pose is not None else None, elsewhere))
     return hints
 
 
@@ -67,15 +68,18 @@ def _where(prompt) -> str:
 
 
 def _poses(rgb: np.ndarray, zoom: float, prompt, detector, landmarker) -> list[Pose]:
-    """Everybody in the part of the picture around a prompt, and for a box whoever the network sees in it."""
+    """Everybody in the part of the picture around a prompt; where no one is found in a box, whoever the landmarker sees in it."""
     height, width = rgb.shape[:2]
     box = isinstance(prompt, BoxPrompt)
     x, y = ((prompt.x0 + prompt.x1) / 2, (prompt.y0 + prompt.y1) / 2) if box else (prompt.x, prompt.y)
     w, h = max(1, round(width * zoom)), max(1, round(height * zoom))
     left, top = int(np.clip(x - w / 2, 0, width - w)), int(np.clip(y - h / 2, 0, height - h))
-    squares = [roi_of(d) for d in detector.detect(np.ascontiguousarray(rgb[top : top + h, left : left + w]))]
-    squares = [Roi(r.x + left, r.y + top, r.size, r.angle) for r in squares]
-    if box:
+    if zoom == 1:
+        found = search.widely(detector, rgb, [], [], [look for look in search.looks_for_newcomers(width, height) if look.turns])
+    else:
+        found = detector.detect(rgb, (left, top, left + w, top + h))
+    squares = [roi_of(d) for d in found]
+    if box and not any(_overlap(d.box, [prompt.x0, prompt.y0, prompt.x1, prompt.y1]) >= MIN_OVERLAP for d in found):
         squares.append(Roi(x, y, 1.25 * max(abs(prompt.x1 - prompt.x0), abs(prompt.y1 - prompt.y0))))
     poses = []
     for square in squares:

@@ -8,13 +8,15 @@ import numpy as np
 from ..masks import decode_mask
 from ..take import State, Take
 from . import appearance
+from .imagined import imagined
 from .leaving import squeezed
+from .motion import place_of
 from .tracker import Seen
 
 BLOCK = 4096
 ARRAYS = {"state": ("u1", ()), "confidence": ("f4", ()), "box": ("f4", (4,)), "landmarks_px": ("f4", (33, 3)), "landmarks_m": ("f4", (33, 3))}
 ROW_ARRAYS = {"sample": ("i4", ()), "track": ("i4", ()), "looks": ("f4", (appearance.SIZE,)), "area": ("f4", ()),
-              "scale": ("f4", ()), "doubted": ("u1", ()), **ARRAYS}
+              "scale": ("f4", ()), "doubted": ("u1", ()), "crowded": ("u1", ()), **ARRAYS}
 MASK_ARRAYS = {"mask_bytes": ("u1", ()), "mask_index": ("i8", (6,))}  # as Take.append_mask writes them
 EDGE = 0.01  # of the picture's longer side: a box so near the edge may go on beyond it
 BRIDGED_S = 1.0  # somebody unseen for less, between two sightings, is hidden and not gone
@@ -43,6 +45,7 @@ def append(take: Take, group: str, sample: int, seen: list[Seen]) -> None:
     for person in seen:
         state = State.OCCLUDED if person.occluded else State.VISIBLE
         values = {"sample": sample, "track": person.track, "looks": person.looks, "area": person.mask.sum(), "scale": person.scale, "doubted": person.doubted,
+                  "crowded": person.crowded,
                   "state": state, "confidence": person.confidence, "box": person.box,
                   "landmarks_px": person.pose.landmarks_px, "landmarks_m": person.pose.landmarks_m}
         for name, value in values.items():
@@ -86,36 +89,38 @@ class Picks:
         samples = np.arange(take.samples)
         forward = samples >= min(anchors, default=0)
         for number in sorted({n for n, *_ in tracks}):
-            mine = {t: (first, last) for n, t, first, last in tracks if n == number}
+            mine = [(t, first, last) for n, t, first, last in tracks if n == number]
             preferred = forward if number == 0 else ~forward
             for start, (sample, track) in blocks(take, group_of(number), ("sample", "track")):
-                found = np.flatnonzero(np.isin(track, list(mine)))
-                spans = np.array([mine[t] for t in track[found].tolist()]).reshape(-1, 2)
-                found = found[(sample[found] >= spans[:, 0]) & (sample[found] <= spans[:, 1])]
+                found = np.flatnonzero(np.any([(track == t) & (first <= sample) & (sample <= last) for t, first, last in mine], 0))
                 found = found[(picks.rows[sample[found]] < 0) | preferred[sample[found]]]
                 picks.rows[sample[found]], picks.passes[sample[found]] = found + start, number
         return picks
 
-    def neighbours(self) -> tuple[np.ndarray, np.ndarray]:
-        """The last sample with data up to each sample (-1: none), and the first one from it on (T: none)."""
-        there, samples = self.rows >= 0, np.arange(len(self.rows))
-        before = np.maximum.accumulate(np.where(there, samples, -1))
-        after = np.minimum.accumulate(np.where(there, samples, len(samples))[::-1])[::-1]
-        return before, after
+
+def neighbours(there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The last sample that is there (T,) up to each sample (-1: none), and the first one from it on (T: none)."""
+    samples = np.arange(len(there))
+    before = np.maximum.accumulate(np.where(there, samples, -1))
+    after = np.minimum.accumulate(np.where(there, samples, len(samples))[::-1])[::-1]
+    return before, after
 
 
 class Assembler:
-    """Writes each person's arrays for a stretch of samples, bridging short gaps between sightings. Where landmarks are squeezed into the visible
-    rest of a body, nobody saw them."""
+    """Writes each person's arrays for a stretch of samples, bridging short gaps between sightings. What was only imagined is left out; where
+    landmarks are squeezed into the visible rest of a body, nobody saw them."""
 
     def __init__(self, take: Take, picks: dict[int, Picks], cuts: list[int], seconds_per_sample: float):
         self.take, self.picks, self.seconds = take, picks, seconds_per_sample
-        self.neighbours = {person: p.neighbours() for person, p in picks.items()}
         self.shot = np.searchsorted(np.array(cuts), np.arange(take.samples), side="right")
         passes = sorted({int(n) for p in picks.values() for n in np.unique(p.passes[p.rows >= 0])})
         names = [*ROW_ARRAYS, *MASK_ARRAYS]
         self.rows = {n: {name: take.read(group_of(n), name, "track") for name in names} for n in passes}
+        for person, mine in picks.items():
+            mine.rows[self._imagined(person)] = -1
         self.squeezed = {person: self._squeezed(person) for person in picks}
+        self.neighbours = {person: neighbours((p.rows >= 0) & ~self.squeezed[person]) for person, p in picks.items()}
+        self.gaps = {person: self._gaps(person) for person in picks}
 
     def write(self, start: int, stop: int) -> None:
         for person in self.picks:
@@ -133,6 +138,17 @@ class Assembler:
             out[here] = arrays[name][picks.rows[samples[here]]]
         return out
 
+    def _imagined(self, person: int) -> np.ndarray:
+        """The samples at which the person is only imagined."""
+        samples = np.flatnonzero(self.picks[person].rows >= 0)
+        doubted = (self._gather(person, "doubted", samples) & self._gather(person, "crowded", samples)).astype(bool)
+        places = np.zeros((len(samples), 3))
+        for start in range(0, len(samples), BLOCK):
+            part = np.s_[start : start + BLOCK]
+            points, scales = (self._gather(person, name, samples[part]) for name in ("landmarks_px", "scale"))
+            places[part] = [place_of(p, scale) for p, scale in zip(points, scales, strict=True)]
+        return samples[imagined(samples, places, doubted, self.shot[samples], self.seconds)]
+
     def _squeezed(self, person: int) -> np.ndarray:
         """(T,) where the person's landmarks are of no use because the person is nearly out of sight."""
         samples = np.arange(self.take.samples)
@@ -142,11 +158,22 @@ class Assembler:
             out[seen] = self._gather(person, name, samples[seen])
         return squeezed(seen, area, scale, at_edges(box, self.take.clip)[:, :2].any(1), self.shot, self.seconds)
 
+    def _gaps(self, person: int) -> np.ndarray:
+        """(T,) where the person is hidden between sightings, those that are squeezed on the way in and out included."""
+        seen = self.picks[person].rows >= 0
+        before, after = neighbours(seen)
+        empty = ~seen & (before >= 0) & (after < self.take.samples)
+        bridged = empty.copy()
+        bridged[empty] = self._bridged(person, before[empty], after[empty])
+        before, after = self.neighbours[person]
+        between = (~seen | self.squeezed[person]) & (before >= 0) & (after < self.take.samples)
+        all_of, bridged_of = (np.bincount(before[between & part], minlength=len(seen)) for part in (empty, bridged))
+        return between & ((all_of == bridged_of) & (all_of > 0))[before]
+
     def _write_arrays(self, person: int, samples: np.ndarray) -> None:
         before, after = (n[samples] for n in self.neighbours[person])
-        there = self.picks[person].rows[samples] >= 0
-        gap = ~there & (before >= 0) & (after < self.take.samples)
-        gap[gap] = self._bridged(person, before[gap], after[gap])
+        gap = self.gaps[person][samples]
+        there = (self.picks[person].rows[samples] >= 0) & ~gap
         unseen = gap | self.squeezed[person][samples]
         weight = (samples - before)[gap] / np.maximum(after - before, 1)[gap]
         for name, (dtype, shape) in ARRAYS.items():

@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 
 from ..models.blazepose import Pose, Roi
 from ..models.people_detector import Detection
-from . import appearance
+from . import appearance, search
 from .motion import Motion, place_of, scale_of
 
 MIN_PRESENCE = 0.5  # the network's own threshold for "there is a person"
@@ -26,12 +26,14 @@ UNCONFIRMED = 0.5  # cost of a pose that the detector, who looked too, does not 
 LOOKS = 1.0  # weight of the difference in looks (0..1) against the distance in body radii
 SURPRISE = 0.1  # weight of a standard deviation of the expected motion
 MOST_SURPRISE = 4.0  # standard deviations: no track goes further in one step
-CROWDED_LOOKS = 0.05  # how much looks count that may be partly somebody else's
 MAX_APART = 0.8  # body radii between a track and the detection that supports it
 APART = 0.2  # body radii of disagreement with the detector from which on its word is tried too
+UPSIDE_DOWN_APART = 0.1  # the same for who is upside down: the landmarker takes their left for right, depending on the square's size
+UPSIDE_DOWN_SIZES = (0.75, 1.15)
 AGREE = 0.15  # body radii of disagreement with the detector that cost a pose most of its credit
 CROWD = 0.25  # of the sides of two squares: their centres closer than this, people meet
 MEETING_S, FEW = 0.07, 3  # while so few people meet, the detector looks this often; in a larger crowd at every picture
+WATCH_S = 0.7  # who vanishes beside others shows again soon: so long the detector looks as often as while people meet
 PATIENCE_S = 0.2  # how long a track waits for its person to show again
 UNSUPPORTED_S = 2.5  # how long a track lives that no detection confirms
 LEAVING_S = 0.35  # the same for somebody of whom less than half is in the picture: the network goes on imagining them
@@ -114,7 +116,7 @@ class Track:
 @dataclass(frozen=True)
 class Seen:
     """What one step found of one person. looks (SIZE,); scale px per metre; mask (H, W) bool, shared with nobody; box (4,) px; occluded: mostly
-    hidden; doubted: the detector looked and did not see them."""
+    hidden; doubted: the detector looked and did not see them; crowded: others are so near that looks may be partly theirs."""
 
     track: int
     pose: Pose
@@ -125,13 +127,15 @@ class Seen:
     confidence: float
     occluded: bool
     doubted: bool
+    crowded: bool
 
 
 @dataclass
 class Hint:
-    """What a prompt says of one frame: where a person is (roi), or points (n, 2) px that are not on the person."""
+    """What a prompt says of one sample: where a person is (roi), or points (n, 2) px that are not on the person."""
 
     person: int
+    sample: int
     roi: Roi | None = None
     elsewhere: list[tuple[float, float]] = field(default_factory=list)
 
@@ -141,35 +145,41 @@ class Tracker:
 
     def __init__(self, detector, landmarker, seconds_per_step: float, state: dict | None = None):
         self.detector, self.landmarker, self.seconds = detector, landmarker, seconds_per_step
-        state = state or {"tracks": [], "next": 0, "labels": [], "bans": []}
+        state = state or {"tracks": [], "next": 0, "labels": [], "bans": [], "watch": 0}
         self.tracks = [Track.from_json(data) for data in state["tracks"]]
         self.next_id = state["next"]
-        self.labels = [tuple(pair) for pair in state["labels"]]  # (track, person) that a prompt said
-        self.bans = [tuple(pair) for pair in state["bans"]]  # (track, person) that a prompt ruled out
+        self.watch = state["watch"]  # steps for which somebody is looked for who vanished beside others
+        self.labels = [tuple(said) for said in state["labels"]]  # (track, person, sample) that a prompt said
+        self.bans = [tuple(said) for said in state["bans"]]  # (track, person, sample) that a prompt ruled out
 
     def state(self) -> dict:
-        return {"tracks": [track.to_json() for track in self.tracks], "next": self.next_id, "labels": self.labels, "bans": self.bans}
+        return {"tracks": [track.to_json() for track in self.tracks], "next": self.next_id, "labels": self.labels, "bans": self.bans, "watch": self.watch}
 
     def cut(self) -> None:
         """Another shot begins: nobody is where they were."""
         self.tracks = []
 
-    def step(self, rgb: np.ndarray, detect: bool, hints: list[Hint] = ()) -> list[Seen]:
-        """Follow everybody into this picture (H, W, 3). `detect`: look for newcomers (done too where somebody is lost or people meet)."""
+    def step(self, rgb: np.ndarray, detect: bool, hints: list[Hint] = (), more: list[search.Look] = ()) -> list[Seen]:
+        """Follow everybody into this picture (H, W, 3). `detect`: look for newcomers (done too where somebody is lost or people meet), and there
+        where `more` says."""
         size = rgb.shape[1::-1]
         near = [[other for other in self.tracks if other is not t and touching(t.roi, other.roi)] for t in self.tracks]
         often = max(1, round(MEETING_S / self.seconds)) if len(self.tracks) <= FEW else 1
-        met = any(others and t.steps % often == 0 for t, others in zip(self.tracks, near, strict=True))
-        detections = self.detector.detect(rgb) if detect or hints or met or any(t.missed for t in self.tracks) else None
-        matches = self._matches(detections or [])
+        met = any((others or self.watch) and t.steps % often == 0 for t, others in zip(self.tracks, near, strict=True))
+        self.watch = max(0, self.watch - 1)
+        looking = bool(detect or hints or met or any(t.missed for t in self.tracks))
+        close = search.closely(self.detector, rgb, self.tracks, near, looking)
+        detections = search.widely(self.detector, rgb, self.tracks, close, more) if looking else None
+        matches = self._matches(close if detections is None else detections)
         for track in self.tracks:
             track.body = matches[track.id].keypoints if track.id in matches else track.expected
         looked = [self._look(rgb, track, [other.body for other in others]) for track, others in zip(self.tracks, near, strict=True)]
         if detections is None and not all(there(pose, size) for pose in looked):
-            detections = self.detector.detect(rgb)
+            detections = search.widely(self.detector, rgb, self.tracks, search.closely(self.detector, rgb, self.tracks, near, True))
             matches = self._matches(detections)
         for k, (track, others) in enumerate(zip(self.tracks, near, strict=True)):
-            if track.id in matches and (not there(looked[k], size) or detected_distance(matches[track.id], looked[k].keypoints, track.radius) > APART):
+            apart = UPSIDE_DOWN_APART if search.quarters(track.roi.angle) == 2 else APART
+            if track.id in matches and (not there(looked[k], size) or detected_distance(matches[track.id], looked[k].keypoints, track.radius) > apart):
                 looked[k] = self._agreeing(rgb, looked[k], matches[track.id], [other.body for other in others])
         candidates = distinct([pose for pose in looked if there(pose, size)])
         strangers = [d for d in detections or () if not explained(d, candidates)]
@@ -177,7 +187,7 @@ class Tracker:
         hinted = [pose for hint in hints if hint.roi and there(pose := self.landmarker.detect(rgb, hint.roi), size)]
         poses = distinct([*candidates, *hinted, *(pose for _, pose in newcomers)])
         looks = [appearance.describe(pose.crop, pose.logits > 0) for pose in poses]
-        owner = self._assign(poses, looks, detections, size)
+        owner = self._assign(poses, looks, close if detections is None else detections, detections is not None, size)
         self._obey(hints, poses, looks, owner)
         births = {id(pose) for d, pose in newcomers if d.score >= BIRTH_SCORE}
         for k, pose in enumerate(poses):
@@ -195,8 +205,11 @@ class Tracker:
 
     def _agreeing(self, rgb: np.ndarray, pose: Pose, detection: Detection, others: list[np.ndarray]) -> Pose:
         """Of a pose and those seen where the detector says, the one that agrees with the detector best."""
-        again = self.landmarker.detect(rgb, roi_of(detection), detection.keypoints, others)
+        roi = roi_of(detection)
+        again = self.landmarker.detect(rgb, roi, detection.keypoints, others)
         tries = [pose, again, self.landmarker.detect(rgb, again.next_roi, detection.keypoints, others)]
+        if search.quarters(roi.angle) == 2:
+            tries += [self.landmarker.detect(rgb, replace(roi, size=size * roi.size), detection.keypoints, others) for size in UPSIDE_DOWN_SIZES]
         return max(tries, key=lambda p: sureness(p) * np.exp(-detected_distance(detection, p.keypoints, p.next_roi.size / 2.5) / AGREE))
 
     def _look(self, rgb: np.ndarray, track: Track, others: list[np.ndarray]) -> Pose:
@@ -223,13 +236,13 @@ class Tracker:
             pose = max(pose, self.landmarker.detect(rgb, pose.next_roi, detection.keypoints, others), key=sureness)
         return pose if pose.presence >= MIN_PRESENCE and same_body(detection, pose) else None
 
-    def _assign(self, poses: list[Pose], looks: list[np.ndarray], detections: list[Detection] | None,
+    def _assign(self, poses: list[Pose], looks: list[np.ndarray], detections: list[Detection], looking: bool,
                 size: tuple[int, int]) -> list[Track | None]:
         """Each pose's track or None: the one-to-one assignment of least total cost. Tracks without a pose wait, and end after a while."""
         owner: list[Track | None] = [None] * len(poses)
-        supported = [any(same_body(d, pose) for d in detections or ()) for pose in poses]
+        supported = [any(same_body(d, pose) for d in detections) for pose in poses]
         if self.tracks and poses:
-            costs = np.array([[track.cost(pose, look, detections is not None and not sure) for pose, look, sure in
+            costs = np.array([[track.cost(pose, look, looking and not sure) for pose, look, sure in
                                zip(poses, looks, supported, strict=True)] for track in self.tracks])
             for t, k in zip(*linear_sum_assignment(np.minimum(costs, MAX_COST)), strict=True):
                 if costs[t, k] < MAX_COST:
@@ -239,12 +252,15 @@ class Tracker:
             if track is not None:
                 track.follow(poses[k], looks[k], learn=not crowded[k])
                 track.unsupported = 0 if supported[k] else track.unsupported + 1
-                track.doubted = not supported[k] and (track.doubted or detections is not None)
+                track.doubted = not supported[k] and (track.doubted or looking)
         for track in self.tracks:
             if not any(track is t for t in owner):
                 track.wait()
-        self.tracks = [t for t in self.tracks if t.missed * self.seconds <= PATIENCE_S and t.unsupported * self.seconds <= (
+        kept = [t for t in self.tracks if t.missed * self.seconds <= PATIENCE_S and t.unsupported * self.seconds <= (
             UNSUPPORTED_S if inside(t.keypoints, size).mean() >= 0.5 else LEAVING_S)]
+        if any(touching(gone.roi, t.roi) for gone in self.tracks if gone.missed and not any(gone is k for k in kept) for t in kept):
+            self.watch = round(WATCH_S / self.seconds)
+        self.tracks = kept
         return [t if any(t is kept for kept in self.tracks) else None for t in owner]
 
     def _obey(self, hints: list[Hint], poses: list[Pose], looks: list[np.ndarray], owner: list[Track | None]) -> None:
@@ -256,7 +272,7 @@ class Tracker:
                         self._end(owner[k])
                         owner[k] = self._begin(pose, looks[k])
                     if owner[k] is not None:
-                        self.bans.append((owner[k].id, hint.person))
+                        self.bans.append((owner[k].id, hint.person, hint.sample))
         for hint in (hint for hint in hints if hint.roi):
             wanted = self._nearest(hint.roi, poses)
             for track in [t for t in self.tracks if t.person == hint.person]:
@@ -265,13 +281,13 @@ class Tracker:
                     self._end(track)
             if wanted is None:
                 continue
-            if owner[wanted] is None or owner[wanted].person not in (None, hint.person) or (owner[wanted].id, hint.person) in self.bans:
-                if owner[wanted] is not None:
-                    self._end(owner[wanted])
-                owner[wanted] = self._begin(poses[wanted], looks[wanted])
-            if owner[wanted].person is None:
-                owner[wanted].person = hint.person
-                self.labels.append((owner[wanted].id, hint.person))
+            track = owner[wanted]
+            if track is None or track.person not in (None, hint.person) or (track.id, hint.person) in [ban[:2] for ban in self.bans]:
+                if track is not None:
+                    self._end(track)
+                track = owner[wanted] = self._begin(poses[wanted], looks[wanted])
+            track.person = hint.person
+            self.labels.append((track.id, hint.person, hint.sample))
 
     @staticmethod
     def _nearest(roi: Roi, poses: list[Pose]) -> int | None:
@@ -308,10 +324,9 @@ class Tracker:
             share = int(mask.sum()) / claimed[number - 1]
             inner = inside(pose.landmarks_px, (width, height))
             visibility = float(pose.landmarks_px[inner, 2].mean())
-            looks = CROWDED_LOOKS * looks if crowded[number - 1] else looks
             confidence = pose.presence * visibility * min(1.0, 1.25 * inner.mean())
             seen.append(Seen(track.id, pose, looks, scale_of(pose.landmarks_px, pose.landmarks_m), mask, pose.box(width, height), confidence,
-                             share < HIDDEN_SHARE or visibility < HIDDEN_VISIBILITY, track.doubted))
+                             share < HIDDEN_SHARE or visibility < HIDDEN_VISIBILITY, track.doubted, crowded[number - 1]))
         return seen
 
 

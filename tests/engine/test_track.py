@@ -273,7 +273,7 @@ def test_a_track_ends_when_nothing_is_there(frames, limit):
     if limit == UNSUPPORTED_S:
         world.actors[0].path = line(100, 200)
         truth = detector.detect
-        detector.detect = lambda rgb: truth(rgb) if rgb[0, 0, 1] < 10 else []
+        detector.detect = lambda rgb, *where: truth(rgb, *where) if rgb[0, 0, 1] < 10 else []
     tracker = Tracker(detector, landmarker, 1 / 30)
     alive = []
     for frame in range(frames):

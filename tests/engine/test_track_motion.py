@@ -139,7 +139,7 @@ def test_the_landmarker_imagining_somebody_elsewhere_is_not_followed():
     world = World([Actor(lambda f: (300, 160) if f < 20 else (300, 160 - 30 * (f - 19)), RED)])
     detector, landmarker = world.networks()
     truth, real = detector.detect, landmarker.detect
-    detector.detect = lambda rgb: truth(rgb) if rgb[0, 0, 1] < 20 else []
+    detector.detect = lambda rgb, *where: truth(rgb, *where) if rgb[0, 0, 1] < 20 else []
 
     def imagine(rgb, roi, own=None, others=()) -> Pose:
         if rgb[0, 0, 1] >= 20:
