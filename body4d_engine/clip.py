@@ -4,17 +4,18 @@
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
+from .clip_files import SUFFIXES
 from .errors import Body4DError
 from .events import Notice, Progress
 from .footage import Footage, stated_seconds
-from .images import SUFFIXES, ImageFolder
+from .images import ImageFolder
 from .pixels import Upright, display_matrix
 from .timing import frame_grid, snap_rate
 
@@ -79,7 +80,8 @@ class Clip(ABC):
     """Frames of one clip. Not for use from several threads at once.
 
     width, height: px, upright, square pixels. fps: Fraction. frame_count: of the whole clip. frames: range in use.
-    focal_px: (focal length in px, where it comes from) or None. fingerprint: names the content, fast.
+    focal_px: (focal length in px, where it comes from) or None. fingerprint: names the content, fast. watch: called before each
+    picture is read, and may raise. origin: where its owner has it, where that is not `path`.
     """
 
     path: Path
@@ -90,6 +92,8 @@ class Clip(ABC):
     fingerprint: str
     bytes: int
     focal_px: tuple[float, str] | None = None
+    watch: Callable[[], None] | None = None
+    origin: str | None = None
 
     def __init__(self):
         self._shots: tuple[int, ...] | None = None
@@ -141,6 +145,8 @@ class Clip(ABC):
         """(height, width, 3) uint8 RGB of any frame of the whole clip, in any order. Read-only: copy it to draw on it."""
         if not 0 <= frame < self.frame_count:
             raise IndexError(f"frame {frame} of {self.path}, which has {self.frame_count}")
+        if self.watch is not None:
+            self.watch()
         if self._last is None or self._last[0] != frame:
             self._last = frame, self._rgb(frame)
         return self._last[1]
@@ -171,7 +177,7 @@ class Clip(ABC):
     def describe(self) -> dict:
         """What the take keeps of the clip; plain JSON."""
         facts = self.facts
-        return {"name": self.name, "path": str(self.path.resolve()), "bytes": self.bytes, "fingerprint": self.fingerprint,
+        return {"name": self.name, "path": self.origin or str(self.path.resolve()), "bytes": self.bytes, "fingerprint": self.fingerprint,
                 "width": self.width, "height": self.height, "fps": [self.fps.numerator, self.fps.denominator],
                 "frame_count": self.frame_count, "start": self.frames.start, "end": self.frames.stop, "step": self.frames.step,
                 "rotation_deg": facts.rotation_deg, "variable_rate": facts.variable_rate,

@@ -9,17 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from .clip_files import SUFFIXES, image_files
 from .errors import Body4DError
 from .pixels import over_black
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 _KEEP = 4
 _ORIENTATION, _EXIF_FOLDER, _FOCAL_35MM = 0x0112, 0x8769, 0xA405
-
-
-def natural_key(name: str) -> list:
-    """Sorts `frame9.png` before `frame10.png`."""
-    return [(1, int(part), "") if part.isdigit() else (0, 0, part.lower()) for part in re.split(r"(\d+)", name)]
 
 
 class ImageFolder:
@@ -30,8 +25,7 @@ class ImageFolder:
 
     def __init__(self, path: Path):
         self.path = path
-        self.files = sorted((p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()),
-                            key=lambda p: natural_key(p.name))
+        self.files = image_files(path)
         if not self.files:
             raise Body4DError(f"The folder {path} holds no images.", f"Give a video, or a folder of {', '.join(s[1:] for s in SUFFIXES)} files.",
                               "no_images")

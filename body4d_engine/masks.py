@@ -16,10 +16,17 @@ def encode_mask(mask: np.ndarray | None) -> tuple[bytes, tuple[int, int, int, in
 
 
 def decode_mask(data: bytes, box, height: int, width: int) -> np.ndarray:
-    """The inverse of encode_mask."""
+    """The inverse of encode_mask. Raises ValueError where the data is no mask in a picture of that size."""
     mask = np.zeros((height, width), bool)
     x, y, w, h = box
     if data:
-        bits = np.unpackbits(np.frombuffer(zlib.decompress(data), np.uint8), count=w * h)
-        mask[y : y + h, x : x + w] = bits.reshape(h, w)
+        if min(x, y, w, h) < 0 or x + w > width or y + h > height:
+            raise ValueError(f"a mask at {x}, {y} of {w} x {h} px")
+        try:
+            bits = zlib.decompressobj().decompress(data, -(-w * h // 8) + 1)
+        except zlib.error as error:
+            raise ValueError(str(error)) from error
+        if len(bits) != -(-w * h // 8):
+            raise ValueError(f"{len(bits)} bytes for {w} x {h} px")
+        mask[y : y + h, x : x + w] = np.unpackbits(np.frombuffer(bits, np.uint8), count=w * h).reshape(h, w)
     return mask

@@ -13,14 +13,12 @@ overwritten; those that take.json does not name were replaced or left by a kill,
 library only: Blender imports it too.
 """
 
-import json
 import os
+import re
 import shutil
 import struct
 import time
 import uuid
-import zipfile
-import zlib
 from collections.abc import Iterable
 from enum import IntEnum
 from pathlib import Path
@@ -30,16 +28,13 @@ import numpy as np
 from .disk import FileLock, acquire, fingerprint, sweep, sync_folder, write_json, write_whole, writing
 from .errors import TakeError
 from .masks import decode_mask, encode_mask
+from .take_json import SCHEMA, TYPE_NAMES, load_npz, read_take_json
 
-SCHEMA = 1
 PC2_HEADER = struct.Struct("<12siiffi")
 PC2_COUNT_OFFSET = 28
 RESULT_STAGES = ("refine", "import", "recover")  # the best first
 SPILL_BYTES = 32 << 20
 EMPTY = {"take.json.tmp", "lock"}  # what a folder may hold that is no take yet
-KINDS = {"format": str, "schema": int, "id": str, "clip": dict, "backend": str, "settings": dict, "people": list, "stages": dict,
-         "working": dict | None}
-TYPE_NAMES = {"<f4": "f32", "<f8": "f64", "|u1": "u8", "<u2": "u16", "<i4": "i32", "<i8": "i64"}
 
 
 class State(IntEnum):
@@ -79,7 +74,8 @@ class Take:
         if strangers:
             raise TakeError(f"{path} exists and holds other files ({', '.join(sorted(strangers)[:3])}).",
                             "Choose another folder for the take.", "take_folder_in_use")
-        meta = {"format": "body4d-take", "schema": SCHEMA, "id": uuid.uuid4().hex, "clip": dict(clip), "backend": backend,
+        name = path.stem if re.fullmatch(r"[0-9a-f]{32}", path.stem) else uuid.uuid4().hex  # the engine's own takes are called by their id
+        meta = {"format": "body4d-take", "schema": SCHEMA, "id": name, "clip": dict(clip), "backend": backend,
                 "settings": settings or {}, "versions": versions or {}, "seed": seed, "people": [], "stages": {}, "working": None}
         take = cls(path, meta, acquire(path))
         try:
@@ -96,38 +92,15 @@ class Take:
         if not path.is_dir():
             raise TakeError(f"There is no take at {path}.", "A take is a folder whose name ends in .take.", "take_missing")
         if not writable:
-            return cls(path, cls._read_json(path))
+            return cls(path, read_take_json(path))
         lock = acquire(path)
         try:
-            take = cls(path, cls._read_json(path, repair=True), lock)
+            take = cls(path, read_take_json(path, repair=True), lock)
         except TakeError:
             lock.release()
             raise
         sweep(path, take._meta)
         return take
-
-    @staticmethod
-    def _read_json(path: Path, repair: bool = False) -> dict:
-        reasons = []
-        for name in ("take.json", "take.json.bak"):
-            try:
-                meta = json.loads((path / name).read_bytes())
-                if meta["format"] != "body4d-take":
-                    raise ValueError("not a Body4D take")
-                if meta["schema"] > SCHEMA:
-                    raise TakeError(f"{path} was made by a newer Body4D (take schema {meta['schema']}, this one reads {SCHEMA}).",
-                                    "Update Body4D.", "take_too_new")
-                wrong = [key for key, kind in KINDS.items() if not isinstance(meta[key], kind)]
-                if wrong:
-                    raise ValueError(f"{', '.join(wrong)} is of the wrong kind")
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                reasons.append(f"{name}: {error}")
-                continue
-            if reasons and repair:  # or the next commit would keep the damaged one as the one before
-                (path / "take.json").unlink(missing_ok=True)
-            return meta
-        raise TakeError(f"{path} is not a readable take ({'; '.join(reasons)}).",
-                        "Delete the folder, or choose another, and run again.", "take_unreadable")
 
     @staticmethod
     def exists(path) -> bool:
@@ -150,7 +123,7 @@ class Take:
 
     def refresh(self) -> None:
         """Read take.json again, to see what a writer has committed since."""
-        self._meta = self._read_json(self.path)
+        self._meta = read_take_json(self.path)
 
     # -- what the take says -------------------------------------------------------------------------------------------
 
@@ -432,11 +405,12 @@ class Take:
     def read_npz(self, name: str) -> dict[str, np.ndarray]:
         """The arrays of a whole file. Raises TakeError where it is missing or damaged."""
         entries = [*([self.working] if self._begun else []), *self.entries()]
-        known = next((entry["files"][name] for entry in entries if name in entry["files"]), {})
+        known = next((entry["files"][name] for entry in entries if name in entry["files"]), None)
         try:
-            with np.load(self.path / known.get("file", name), allow_pickle=False) as file:
-                return {key: file[key] for key in file.files}
-        except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+            if known is None:
+                raise ValueError("no stage has written it")
+            return load_npz(self.path / known.get("file", name), known)
+        except (OSError, ValueError) as error:
             raise TakeError(f"{name} of the take {self.path.name} is missing or damaged ({error}).",
                             "Run it again: only the damaged part is made anew.", "take_damaged") from error
 
@@ -456,11 +430,15 @@ class Take:
         return self.read_npz(f"people/{person}/body.{self.result_stage(person)}.npz")
 
     def mask(self, person: int, sample: int, stage: str | None = None) -> np.ndarray:
-        """One sample's mask (H, W) bool."""
+        """One sample's mask (H, W) bool. Raises TakeError where it is missing or damaged."""
         group = f"people/{person}"
-        offset, length, *box = (int(v) for v in self.read(group, "mask_index", stage)[sample])
-        data = self.read(group, "mask_bytes", stage)[offset : offset + length].tobytes()
-        return decode_mask(data, box, self.clip["height"], self.clip["width"])
+        try:
+            offset, length, *box = (int(v) for v in self.read(group, "mask_index", stage)[sample])
+            data = self.read(group, "mask_bytes", stage)[offset : offset + length].tobytes()
+            return decode_mask(data, box, self.clip["height"], self.clip["width"])
+        except (IndexError, TypeError, ValueError) as error:
+            raise TakeError(f"The mask of person {person} in sample {sample} of the take {self.path.name} is missing or damaged ({error}).",
+                            "Run it again: only the damaged part is made anew.", "take_damaged") from error
 
 
 def delete_take(path) -> None:

@@ -11,6 +11,8 @@ The receiving side writes the ranges first and take.json last, so its copy is a 
 import json
 import math
 import os
+import re
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Iterator
 
@@ -19,12 +21,15 @@ import numpy as np
 from .disk import sweep, write_json, writing
 from .errors import Body4DError
 from .take import PC2_HEADER, Take, header_bytes, record_bytes
+from .take_json import MOST, check_meta
 
 PROTOCOL = 1
 GREETING = b"BODY4D/1\n"
 MAX_BANNER = 64 << 10
 MAX_LINE = 1 << 20
 MAX_ARRAYS = 256 << 20
+MAX_DIMENSIONS = 8
+MAX_MASK = 1 << 14  # px along a side
 CHUNK = 16 << 20
 DTYPES = {"|u1", "|i1", "|b1", "<u2", "<i2", "<u4", "<i4", "<i8", "<u8", "<f4", "<f8"}
 
@@ -48,6 +53,8 @@ def await_greeting(reader: BinaryIO) -> bytes:
             tail = seen[-300:].decode("utf-8", "replace").strip()
             raise WireError(f"The engine did not start; it said: {tail or 'nothing'}.", "Check the engine command.", "no_engine")
         seen += byte
+        if byte == b"\n" and (other := re.search(rb"(?:^|\n)BODY4D/(\d+)\n$", seen)) and int(other[1]) != PROTOCOL:
+            raise WireError(f"The engine speaks protocol {int(other[1])}, the add-on {PROTOCOL}.", "Update the older of the two.", "protocol")
     return seen[: -len(GREETING)]
 
 
@@ -92,7 +99,7 @@ def receive(reader: BinaryIO) -> tuple[dict, dict[str, np.ndarray]] | None:
 
 
 def _checked_size(entry: dict) -> int:
-    if entry["dtype"] not in DTYPES or any(not isinstance(n, int) or n < 0 for n in entry["shape"]):
+    if entry["dtype"] not in DTYPES or len(entry["shape"]) > MAX_DIMENSIONS or any(not isinstance(n, int) or n < 0 for n in entry["shape"]):
         raise ValueError(f"an array of an unknown kind {entry}")
     size = math.prod(entry["shape"]) * np.dtype(entry["dtype"]).itemsize
     if size != entry["bytes"]:
@@ -101,14 +108,33 @@ def _checked_size(entry: dict) -> int:
 
 
 def _read_exactly(reader: BinaryIO, size: int) -> bytearray:
-    data = bytearray(size)
-    view, done = memoryview(data), 0
-    while done < size:
-        count = reader.readinto(view[done:])
-        if not count:
+    data = bytearray()
+    while len(data) < size:  # it grows as bytes come: a damaged size must not fill the memory
+        piece = reader.read(min(CHUNK, size - len(data)))
+        if not piece:
             raise ValueError("an array that was cut off")
-        done += count
+        data += piece
     return data
+
+
+def pack_mask(mask: np.ndarray) -> np.ndarray:
+    """A mask (H, W) bool as deflated bits (n,) uint8, row by row, the first in the lowest bit."""
+    return np.frombuffer(zlib.compress(np.packbits(mask, bitorder="little").tobytes(), 1), np.uint8)
+
+
+def unpack_mask(data: np.ndarray, size) -> np.ndarray:
+    """The inverse of pack_mask, `size` is [H, W]. Raises WireError where the data is no mask of that size."""
+    try:
+        height, width = size
+        if not all(isinstance(n, int) and 0 <= n <= MAX_MASK for n in (height, width)):
+            raise ValueError(f"a size of {size}")
+        wanted = -(-height * width // 8)
+        bits = zlib.decompressobj().decompress(np.ascontiguousarray(data, np.uint8).tobytes(), wanted + 1)
+        if len(bits) != wanted:
+            raise ValueError(f"{len(bits)} bytes in place of {wanted}")
+        return np.unpackbits(np.frombuffer(bits, np.uint8), count=height * width, bitorder="little").view(bool).reshape(height, width)
+    except (zlib.error, ValueError, TypeError) as error:
+        raise WireError(f"A mask could not be understood: {error}.", "Restart the engine.", "bad_message") from error
 
 
 def changes(take: Take, sent: dict[str, int | dict | bytes]) -> Iterator[tuple[dict, dict[str, np.ndarray]]]:
@@ -149,26 +175,35 @@ def _ranges(folder: Path, name: str, start: int, stop: int, size: int | None = N
 
 
 def apply_change(folder: Path, message: dict, arrays: dict[str, np.ndarray]) -> None:
-    """Write one message of `changes` into the copy at `folder`. Raises WireError for a name outside it, TakeError where the disk refuses."""
+    """Write one message of `changes` into the copy at `folder`. Raises WireError for one that makes no sense or names a file outside it, TakeError
+    where the disk refuses."""
     folder = Path(folder)
-    params = message["params"]
+    try:
+        if message["method"] == "take/commit":
+            meta = json.loads(arrays["json"].tobytes())
+            check_meta(meta)
+        else:
+            params, data = message["params"], arrays["bytes"].tobytes()
+            name, offset, size = PurePosixPath(params["file"]), params["offset"], params["size"]
+            if name.is_absolute() or ".." in name.parts or "\0" in params["file"] or "\\" in params["file"] or ":" in params["file"]:
+                raise WireError(f"The engine named a file outside the take: {params['file']}.", "Do not use this engine.", "bad_message")
+            if not name.parts or any(type(number) is not int or not 0 <= number <= MOST for number in (offset, 0 if size is None else size)):
+                raise ValueError(f"{params} is no part of a take")
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise WireError(f"A part of the take could not be understood: {error}.", "Restart the engine.", "bad_message") from error
     if message["method"] == "take/commit":
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        meta = json.loads(arrays["json"].tobytes())
         write_json(folder / "take.json", meta)
         sweep(folder, meta)
         return
-    name = PurePosixPath(params["file"])
-    if name.is_absolute() or ".." in name.parts or "\\" in params["file"] or ":" in params["file"]:
-        raise WireError(f"The engine named a file outside the take: {params['file']}.", "Do not use this engine.", "bad_message")
     target = folder / name
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(target, "r+b" if target.exists() else "w+b") as file:
-            file.seek(params["offset"])
-            file.write(arrays["bytes"].tobytes())
-            if params["size"] is not None:
-                file.truncate(params["size"])
+            file.seek(offset)
+            file.write(data)
+            if size is not None:
+                file.truncate(size)
             file.flush()
             os.fsync(file.fileno())

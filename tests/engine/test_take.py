@@ -9,6 +9,7 @@ import pytest
 
 from body4d_engine.errors import TakeError
 from body4d_engine.masks import decode_mask, encode_mask
+from body4d_engine.people import Person
 from body4d_engine.take import State, Take, delete_take
 
 CLIP = {"name": "clip.mp4", "path": None, "fingerprint": "abc", "width": 64, "height": 48, "fps": [30000, 1001], "frame_count": 20,
@@ -28,6 +29,10 @@ def write(take, stage="recover", key="k" * 16, samples=5, people=(1,), value=0.0
         take.create_array(f"people/{person}", "state", "u1", ())
         take.append(f"people/{person}", "vertices", value + np.arange(samples * 9, dtype=np.float32).reshape(samples, 3, 3))
         take.append(f"people/{person}", "state", np.full(samples, State.VISIBLE))
+
+
+def said(code):
+    return {"stage": "import", "code": code, "message": "It happened."}
 
 
 def test_reader_sees_only_what_is_committed(take):
@@ -200,21 +205,21 @@ def test_a_reader_keeps_the_old_result_whole_while_a_new_one_is_written(take):
     """Faces, people and notices go with the meshes they belong to, also where the new run is killed."""
     write(take, stage="import")
     take.write_npz("people/1/body.import.npz", faces=np.zeros((1, 3)))
-    take.set_people([{"id": 1}])
-    take.notice({"code": "old"})
+    take.set_people([Person(1).to_json()])
+    take.notice(said("old"))
     take.finish()
     write(take, stage="import", key="z" * 16, value=9)
     take.write_npz("people/1/body.import.npz", faces=np.zeros((7, 3)))
-    take.set_people([{"id": 1}, {"id": 2}])
-    take.notice({"code": "new"})
+    take.set_people([Person(1).to_json(), Person(2).to_json()])
+    take.notice(said("new"))
     take.commit({})
     assert len(take.read_npz("people/1/body.import.npz")["faces"]) == 7  # the writer sees its own
     with Take.open(take.path) as reader:
         assert len(reader.body(1)["faces"]) == 1 and reader.read("people/1", "vertices")[0, 0, 0] == 0
-        assert reader.people == [{"id": 1}] and reader.notices() == [{"code": "old"}]
+        assert reader.people == [Person(1).to_json()] and reader.notices() == [said("old")]
         take.finish()
         reader.refresh()
-        assert len(reader.body(1)["faces"]) == 7 and len(reader.people) == 2 and reader.notices() == [{"code": "new"}]
+        assert len(reader.body(1)["faces"]) == 7 and len(reader.people) == 2 and reader.notices() == [said("new")]
     assert len(list(take.path.rglob("*.npz"))) == 1
 
 

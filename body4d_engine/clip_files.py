@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which files a clip is made of, and the hash by which both sides of the pipe know it. Standard library only: Blender imports it too."""
+
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from .errors import Body4DError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+BLOCK = 1 << 20
+
+
+def natural_key(name: str) -> list:
+    """Sorts `frame9.png` before `frame10.png`."""
+    return [(1, int(part), "") if part.isdigit() else (0, 0, part.lower()) for part in re.split(r"(\d+)", name)]
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The images of a folder, in natural order of their names. Raises OSError."""
+    found = (p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file())
+    return sorted(found, key=lambda p: natural_key(p.name))
+
+
+def identify(path, watch: Callable[[], None] = lambda: None) -> dict:
+    """What `offer` says of a video or a folder of images: {name, files: [{name, bytes}], sha256, path}. Reads it all; `watch` is called for every
+    megabyte, and may raise to stop that. Raises Body4DError."""
+    path = Path(path)
+    try:
+        files = image_files(path) if path.is_dir() else [path]
+        if not files:
+            raise Body4DError(f"The folder {path} holds no images.", f"Give a video, or a folder of {', '.join(s[1:] for s in SUFFIXES)} files.", "no_images")
+        entries = [{"name": file.name, "bytes": file.stat().st_size} for file in files]
+        digest = ClipHash(path.is_dir())
+        for file, entry in zip(files, entries):
+            digest.begin(entry)
+            with open(file, "rb") as source:
+                while data := source.read(BLOCK):
+                    watch()
+                    digest.update(data)
+    except OSError as error:
+        raise Body4DError(f"{path} cannot be read: {error.strerror or error}.", "Check that it is still there and may be read.", "no_such_file") from error
+    return {"name": path.name, "files": entries, "sha256": digest.hexdigest(), "path": str(path.absolute())}
+
+
+class ClipHash:
+    """The sha256 of a clip: of a video that of its bytes; of a folder that of every image's name, size and bytes, in their order."""
+
+    def __init__(self, folder: bool):
+        self._folder, self._hash = folder, hashlib.sha256()
+
+    def begin(self, entry: dict) -> None:
+        """The next file {name, bytes}."""
+        if self._folder:
+            self._hash.update(f"{entry['name']}\0{entry['bytes']}\0".encode("utf-8", "surrogatepass"))
+
+    def update(self, data) -> None:
+        self._hash.update(data)
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
