@@ -1,4 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+
 import pytest
 
 bpy = pytest.importorskip("bpy")
@@ -9,3 +15,23 @@ def scene():
     """The only scene of a new, empty file."""
     bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
     return bpy.context.scene
+
+
+@pytest.fixture
+def engine(tmp_path):
+    """A function: the setting of a scripted engine that behaves as asked (`fake_engine.HOWS`). None of them may outlive the test."""
+    from body4d_blender import connection
+
+    from .test_client import is_alive
+
+    def setting(how: str = "") -> str:
+        words = [sys.executable, str(Path(__file__).with_name("fake_engine.py")), "--home", str(tmp_path / "engine"), *([how] if how else [])]
+        return shlex.join(words) if os.name != "nt" else " ".join(words)
+
+    yield setting
+    connection.stop()
+    connection.use("")
+    started, end = tmp_path / "engine" / "pids", time.monotonic() + 5
+    while started.exists() and any(is_alive(int(pid)) for pid in started.read_text().split()):
+        assert time.monotonic() < end, "an engine is left"
+        time.sleep(0.01)

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a panel says of a take on the disk, and of one that is still to be made: how large, how long.
+
+A panel must not touch the disk while it is drawn, so what it asks about is looked up right after, and shown by the next drawing.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import bpy
+
+from body4d_engine.take import Take, TakeError
+
+LOOK_AGAIN_S = 2.0
+HEAVY_BYTES = 1 << 30  # of shape keys: from here on a mesh cache is the better choice
+# Of the lite engine. Time on two cores: clips of one person took 0.048 s per frame, of two 0.085 (docs/quality.md). Anny has 13,718 vertices.
+FRAME_SECONDS, PERSON_SECONDS = 0.011, 0.037
+MESH_BYTES = 13718 * 12
+TAKE_BYTES = 360_000  # per person and frame: recovered and refined meshes, masks, landmarks
+USUAL_PEOPLE = 2
+TELLING_FRAMES = 60  # of fewer the engine's start is most of the time
+
+slowness = 1.0  # how much longer than that the latest take took on this machine
+
+
+@dataclass(frozen=True)
+class Known:
+    """there: a take is at that folder. complete: its last stage is done; done: names of the stages that are."""
+
+    there: bool = False
+    complete: bool = False
+    done: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """seconds; bytes of the take on the disk, that the .blend grows by, and of memory while it is shown. heavy: better as a mesh cache."""
+
+    seconds: float
+    disk: int
+    blend: int
+    memory: int
+    heavy: bool
+
+
+_known: dict[str, tuple[float, Known]] = {}
+_wanted: set[str] = set()
+
+
+def known(folder: Path) -> Known:
+    """What is known of a take; looked up anew soon where that is old. Costs nothing: for panels."""
+    key = str(folder)
+    seen, what = _known.get(key, (0.0, Known()))
+    if time.monotonic() > seen + LOOK_AGAIN_S and key not in _wanted:
+        _wanted.add(key)
+        if not bpy.app.timers.is_registered(_look):
+            bpy.app.timers.register(_look, first_interval=0.0, persistent=True)
+    return what
+
+
+def look(folder: Path) -> Known:
+    """What there is now."""
+    if not Take.exists(folder):
+        return Known()
+    try:
+        with Take.open(folder) as take:
+            done = tuple(take.to_json()["stages"])
+            return Known(True, take.working is None and ("refine" in done or "import" in done), done)
+    except TakeError:
+        return Known(True)
+
+
+def look_again() -> None:
+    """Something has changed."""
+    _known.clear()
+
+
+def _look() -> None:
+    from . import connection
+
+    changed = False
+    for key in list(_wanted):
+        new = look(Path(key))
+        changed |= new != _known.get(key, (0.0, None))[1]
+        _known[key] = time.monotonic(), new
+    _wanted.clear()
+    if changed:
+        connection.redraw()
+
+
+def mesh_bytes(folder: Path) -> int:
+    """Bytes of all meshes of a take as shape keys. Raises TakeError."""
+    with Take.open(folder) as take:
+        return sum(take.read(f"people/{entry['id']}", "vertices", stage).nbytes for entry in take.people
+                   if (stage := take.result_stage(entry["id"])) is not None)
+
+
+def estimate(frames: int, people: int, cache: bool | None) -> Estimate:
+    """For so many frames and people (0: not known yet). cache: as a mesh cache, None where that depends on the size."""
+    shapes = frames * (people or USUAL_PEOPLE)
+    keys = shapes * MESH_BYTES
+    cached = keys > HEAVY_BYTES if cache is None else cache
+    blend = 0 if cached else keys
+    return Estimate(slowness * _seconds(frames, shapes), shapes * TAKE_BYTES, blend, 2 * blend, keys > HEAVY_BYTES)
+
+
+def _seconds(frames: int, shapes: int) -> float:
+    return frames * FRAME_SECONDS + shapes * PERSON_SECONDS
+
+
+def learn(folder: Path) -> None:
+    """Estimate from now on as fast as this take was made. Raises TakeError."""
+    global slowness
+    with Take.open(folder) as take:
+        expected = _seconds(take.samples, take.samples * len(take.people))
+        if take.people and take.samples >= TELLING_FRAMES:
+            slowness = sum(entry["seconds"] for entry in take.entries()) / expected
+
+
+def size_text(size: float) -> str:
+    """1234567 -> "1.2 MB"."""
+    for unit in ("KB", "MB", "GB"):
+        size /= 1000
+        if size < 999.5 or unit == "GB":
+            return f"{size:.1f} {unit}" if size < 9.95 else f"{size:.0f} {unit}"
+    raise AssertionError
+
+
+def time_text(seconds: float) -> str:
+    """75 -> "1:15", 4000 -> "1:06:40"."""
+    seconds = max(0, round(seconds))
+    hours, minutes = divmod(seconds // 60, 60)
+    return f"{hours}:{minutes:02d}:{seconds % 60:02d}" if hours else f"{minutes}:{seconds % 60:02d}"
