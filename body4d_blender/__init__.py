@@ -5,16 +5,26 @@ Works as `body4d_blender` from a checkout and as an installed extension (`bl_ext
 with the extension as a wheel.
 """
 
-from . import command, operators, panels, preferences
+from . import restart
 
-PARTS = (preferences, operators, panels, command)
+_registered: list = []
+
+
+def parts() -> tuple:
+    """What is registered, in order. Imported only now: after an update the rest may not fit the engine's modules that are still loaded."""
+    if restart.needed():
+        return (restart,)
+    from . import command, connection, drawing, generating, operators, panels, preferences, state
+
+    return preferences, state, connection, drawing, generating, operators, panels, command
 
 
 def register() -> None:
-    for part in PARTS:
+    for part in parts():
         part.register()
+        _registered.append(part)
 
 
 def unregister() -> None:
-    for part in reversed(PARTS):
-        part.unregister()
+    while _registered:
+        _registered.pop().unregister()

@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 import bpy
-from body4d_engine.take import TakeError
 
-from .engine import EngineError, Job, convert_command, engine_command, result_name
-from .operators.convert import wait
-from .preferences import engine_setting
+from body4d_engine.errors import Body4DError
+from body4d_engine.people import load_people
+
+from . import connection, generating
+from .engine import EngineError, result_name
 from .scene.file import new_file, save_blend
 
 _handle = None
@@ -40,7 +41,11 @@ def run(argv: list[str]) -> int:
         return error.code or 0
     if options.command == "build":
         return _attempt(options.take, _build, options.out or options.take.absolute().with_suffix(".blend"), options.mesh_cache)
-    return max(_attempt(video, _convert, name, options) for video, name in zip(options.videos, _names(options.videos)))
+    connection.use(options.engine)
+    try:
+        return max(_attempt(video, _convert, name, options) for video, name in zip(options.videos, _names(options.videos)))
+    finally:
+        connection.stop()
 
 
 def _names(videos: list[Path]) -> list[str]:
@@ -59,7 +64,7 @@ def _attempt(what: Path, work, *arguments) -> int:
     """Do the work for one file; the next one goes on after a failure."""
     try:
         work(what, *arguments)
-    except (EngineError, TakeError, RuntimeError, OSError) as error:
+    except (Body4DError, RuntimeError, OSError) as error:
         print(f"{what}: {error}", file=sys.stderr, flush=True)
         return 1
     return 0
@@ -71,7 +76,8 @@ def _convert(video: Path, name: str, options) -> None:
     folder = (options.out or video.parent).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     take = folder / f"{name}.take"
-    wait(Job(convert_command(engine_command(options.engine or engine_setting()), video.absolute(), take, options.people)))
+    people = [] if options.people == "auto" else [person.to_json() for person in load_people(options.people)]
+    generating.make(generating.Order(clip=video.absolute(), take=take, people=people), say=lambda text: print(f"{video.name}: {text}", flush=True))
     _build(take, folder / f"{name}.blend", options.mesh_cache)
 
 

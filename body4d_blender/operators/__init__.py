@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-from . import convert, import_take
+from . import clip, generate, import_take, install, people, pick
+
+PARTS = (install, import_take, clip, people, pick, generate)
 
 
 def register() -> None:
-    import_take.register()
-    convert.register()
+    for part in PARTS:
+        part.register()
 
 
 def unregister() -> None:
-    convert.unregister()
-    import_take.unregister()
+    for part in reversed(PARTS):
+        part.unregister()

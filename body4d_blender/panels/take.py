@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The sidebar tab Body4D of the 3D view."""
-
-import textwrap
+"""The take that the active object belongs to."""
 
 import bpy
 
-from .operators import convert
-from .scene import tags
-from .scene.mesh import MODIFIER
+from ..scene import tags
+from ..scene.mesh import MODIFIER
+from .common import Body4DPanel, wrapped
 
 
 def take_of(context) -> bpy.types.Collection | None:
@@ -15,32 +13,6 @@ def take_of(context) -> bpy.types.Collection | None:
     block = context.object
     candidates = [*(block.users_collection if block else ()), context.collection]
     return next((c for c in candidates if c is not None and c.get(tags.ROLE) == "take"), None)
-
-
-def _wrapped(layout, text: str, icon: str = "NONE") -> None:
-    for i, line in enumerate(textwrap.wrap(text, 44)):
-        layout.label(text=line, icon=icon if i == 0 else "BLANK1")
-
-
-class Body4DPanel:
-    bl_space_type = "VIEW_3D"
-    bl_region_type = "UI"
-    bl_category = "Body4D"
-
-
-class BODY4D_PT_main(Body4DPanel, bpy.types.Panel):
-    bl_label = "Body4D"
-
-    def draw(self, context):
-        layout = self.layout
-        layout.operator("body4d.import_take", text="Import Take", icon="IMPORT")
-        if convert.current is None:
-            layout.operator("body4d.convert", icon="OUTLINER_DATA_ARMATURE")
-        else:
-            _wrapped(layout, convert.current.status, "TIME")
-            layout.operator("body4d.cancel", icon="CANCEL")
-        if convert.last_error:
-            _wrapped(layout.box(), convert.last_error, "ERROR")
 
 
 class BODY4D_PT_take(Body4DPanel, bpy.types.Panel):
@@ -62,7 +34,7 @@ class BODY4D_PT_take(Body4DPanel, bpy.types.Panel):
                 if count:
                     grid.label(text=f"{count} {state}")
         for notice in collection.get(tags.NOTICES, ()):
-            _wrapped(layout, notice, "INFO")
+            wrapped(layout, notice, "INFO")
         layout.operator_context = "EXEC_DEFAULT"  # no file browser
         again = layout.operator("body4d.import_take", text="Import Again", icon="FILE_REFRESH")
         again.filepath = collection[tags.TAKE]
@@ -70,14 +42,9 @@ class BODY4D_PT_take(Body4DPanel, bpy.types.Panel):
         again.match_scene, again.use_start = "AUTO", False  # else as in the last import, which may have been of another take
 
 
-CLASSES = (BODY4D_PT_main, BODY4D_PT_take)
-
-
 def register() -> None:
-    for cls in CLASSES:
-        bpy.utils.register_class(cls)
+    bpy.utils.register_class(BODY4D_PT_take)
 
 
 def unregister() -> None:
-    for cls in reversed(CLASSES):
-        bpy.utils.unregister_class(cls)
+    bpy.utils.unregister_class(BODY4D_PT_take)

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which clip."""
+
+import bpy
+
+from ..asking import asker
+from ..operators import clip as operators
+from ..state import clip_path
+from .common import Body4DPanel, wrapped
+
+
+class BODY4D_PT_clip(Body4DPanel, bpy.types.Panel):
+    bl_label = "Clip"
+
+    def draw(self, context):
+        layout, state = self.layout, context.scene.body4d
+        if state.clip:
+            row = layout.row(align=True)
+            row.label(text=clip_path(state).name, icon="FILE_MOVIE")
+            row.operator("body4d.choose_clip", text="", icon="FILE_FOLDER")
+            column = layout.column(align=True)
+            column.scale_y = 0.8
+            column.label(text=f"{state.clip_width} \N{MULTIPLICATION SIGN} {state.clip_height} px, {state.clip_frames} frames, {state.clip_fps:.4g} fps",
+                         icon="BLANK1")
+        else:
+            layout.operator("body4d.choose_clip", icon="FILE_MOVIE")
+            if operators.downloaded is None:
+                layout.operator("body4d.demo_clip", icon="IMPORT")
+            layout.operator("body4d.import_take", text="Import Take", icon="FILE_TICK")
+        if state.clip_frames:
+            _draw_range(layout, state)
+        if operators.downloaded is not None:
+            layout.progress(factor=operators.downloaded, type="BAR", text=f"Downloading the demo clip, {operators.downloaded:.0%}")
+        elif asker.opening is not None:
+            fraction = asker.opening.fraction
+            layout.progress(factor=fraction, type="BAR", text=f"Sending the clip, {fraction:.0%}" if fraction else f"Reading {asker.opening.path.name}")
+        elif asker.problem:
+            wrapped(layout.box(), asker.problem, "ERROR")
+
+
+def _draw_range(layout, state) -> None:
+    layout = layout.column()
+    layout.use_property_split, layout.use_property_decorate = True, False
+    row = layout.row(heading="Range")
+    row.prop(state, "use_range", text="")
+    column = row.column(align=True)
+    column.active = state.use_range
+    column.prop(state, "frame_start", text="")
+    column.prop(state, "frame_end", text="")
+    layout.prop(state, "step")
+
+
+def register() -> None:
+    bpy.utils.register_class(BODY4D_PT_clip)
+
+
+def unregister() -> None:
+    bpy.utils.unregister_class(BODY4D_PT_clip)

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the panels share."""
+
+import textwrap
+
+import bpy
+
+LETTER, MARGIN = 6.5, 80  # px of the interface's font at scale 1; the panel's edges, tabs and an icon
+
+
+class Body4DPanel:
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "UI"
+    bl_category = "Body4D"
+
+
+def wrapped(layout, text: str, icon: str = "NONE", width: int = 0) -> None:
+    """A text of any length as lines of so many characters; 0: as many as fit the region."""
+    column = layout.column(align=True)
+    column.scale_y = 0.8
+    for i, line in enumerate(textwrap.wrap(text, width or _fitting())):
+        column.label(text=line, icon=icon if i == 0 or icon == "NONE" else "BLANK1")
+
+
+def _fitting() -> int:
+    region, scale = bpy.context.region, bpy.context.preferences.system.ui_scale
+    return max(20, int((region.width / scale - MARGIN) / LETTER)) if region else 40
