@@ -12,6 +12,7 @@ from pathlib import Path
 import bpy
 from bpy.app.handlers import persistent
 
+from body4d_engine import wire
 from body4d_engine.errors import Body4DError
 from body4d_engine.take import Take, delete_take
 
@@ -95,7 +96,9 @@ class Generation:
             if order.fresh:
                 delete_take(folder)
             there = Take.exists(folder)
-            name = Take.open(folder).id if there else uuid.uuid4().hex
+            take = Take.open(folder) if there else None
+            name = take.id if there else uuid.uuid4().hex
+            held = {"held": wire.pack_held(take)} if there else None
             self._copy = TakeCopy(folder)
             client = connection.get()
         except Body4DError as error:
@@ -108,7 +111,7 @@ class Generation:
         self.state = "running"
         start, stop, step = order.frames
         request = {"sha256": clip.key, "take": name, "people": order.people, "settings": order.settings, "range": [start, stop, step]}
-        connection.ask("run", {**request, "copy": str(folder)} if there else request, done=self._ran, failed=self._fail)
+        connection.ask("run", {**request, "copy": str(folder)} if there else request, held, done=self._ran, failed=self._fail)
 
     def _event(self, event: dict, _) -> None:
         kind = event.get("event")

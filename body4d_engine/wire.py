@@ -18,7 +18,7 @@ from typing import BinaryIO, Iterator
 
 import numpy as np
 
-from .disk import sweep, write_json, writing
+from .disk import fingerprint, sweep, write_json, writing
 from .errors import Body4DError
 from .take import PC2_HEADER, Take, header_bytes, record_bytes
 from .take_json import MOST, check_meta
@@ -164,6 +164,37 @@ def changes(take: Take, sent: dict[str, int | dict | bytes]) -> Iterator[tuple[d
                 sent[file] = known
     sent["take.json"] = text
     yield {"method": "take/commit", "params": {}}, {"json": np.frombuffer(text, np.uint8)}
+
+
+def held(take: Take) -> dict[str, int | dict]:
+    """What a copy has of its take already: where the other side hands this to `changes` as `sent`, only the rest travels."""
+    known = {}
+    for entry in take.entries():
+        for array in entry["arrays"].values():
+            file, size = take.path / array["file"], header_bytes(array) + array["count"] * record_bytes(array)
+            if array["count"] and file.is_file() and file.stat().st_size >= size:
+                known[array["file"]] = size
+        for name, what in entry["files"].items():
+            file = what.get("file", name)
+            if (take.path / file).is_file() and fingerprint(take.path / file).items() <= what.items():
+                known[file] = what
+    return known
+
+
+def pack_held(take: Take) -> np.ndarray:
+    """`held` as an array to send."""
+    return np.frombuffer(json.dumps(held(take)).encode(), np.uint8)
+
+
+def unpack_held(array: np.ndarray) -> dict[str, int | dict]:
+    """Raises WireError where it is not what `pack_held` made."""
+    try:
+        known = json.loads(array.tobytes())
+        if not isinstance(known, dict) or not all(isinstance(what, dict) or type(what) is int and what >= 0 for what in known.values()):
+            raise ValueError("not files and what is there of them")
+    except (ValueError, RecursionError) as error:
+        raise WireError(f"What a copy of a take has cannot be understood: {error}.", code="bad_request") from error
+    return known
 
 
 def _ranges(folder: Path, name: str, start: int, stop: int, size: int | None = None):

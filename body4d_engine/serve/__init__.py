@@ -15,7 +15,8 @@ Requests (JSON-RPC over `wire`; the two sides need not share a file system). Fra
     run   {sha256, take, backend?, people?, settings?, range?, fresh?, until?, image_fps?, copy?} -> {summary}; meanwhile notifications `event` (progress with
                                          rate and seconds_left, or null), `take/bytes` and `take/commit`, what an event tells of always before it.
                                          range: [start, end or null, step]; until: the last stage to run. The same again goes on where it stopped.
-                                         copy: where the client has that take; it is gone on with where the engine's own is gone but sees that one
+                                         copy: where the client has that take; it is gone on with where the engine's own is gone but sees that one.
+                                         With the array `held` (`wire.pack_held` of the client's copy) only what that lacks is sent
     cancel {}                         -> {} at once; what was asked for before it answers with the error `cancelled`; what a run committed stays
     close {take}                      -> {}: the engine's copy of that take is deleted
     cache {}                          -> {bytes} that clips and takes occupy here

@@ -142,7 +142,7 @@ class Requests:
 
     # -- runs ---------------------------------------------------------------------------------------------------------
 
-    def run(self, params: dict, _):
+    def run(self, params: dict, arrays: dict):
         from ..backends import get_backend
         from ..clip import open_clip
         from ..events import Committed, StageFinished
@@ -150,7 +150,7 @@ class Requests:
         from ..pipeline import run
         from ..report import summarise
 
-        folder, sent = self._take_folder(params["take"]), {}
+        folder, sent = self._take_folder(params["take"]), wire.unpack_held(arrays["held"]) if "held" in arrays else {}
         people, settings = [Person.from_json(entry) for entry in params["people"] or []], _settings(params["settings"] or {})
         backend, until, rates = get_backend(params["backend"] or "lite"), params["until"], Rates()
         if until not in (None, *(stage.name for stage in backend.stages(settings))):

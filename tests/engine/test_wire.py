@@ -123,3 +123,27 @@ def test_a_copy_drops_what_the_take_dropped_and_does_not_stumble_over_a_missing_
         take.file_of("people/1", "vertices").unlink()
         copy(take, tmp_path / "second.take", {})
         assert len(Take.open(tmp_path / "second.take").read("people/1", "state")) == 5
+
+
+def test_only_what_a_copy_lacks_is_sent_to_it_again(tmp_path):
+    there = tmp_path / "copy.take"
+    with Take.create(tmp_path / "a.take", CLIP, "lite") as take:
+        write(take)
+        take.write_npz("camera.npz", focal_px=np.ones(5, np.float32))
+        take.finish()
+        copy(take, there, {})
+        held = wire.unpack_held(wire.pack_held(Take.open(there)))
+        assert not [m for m, _ in wire.changes(take, dict(held)) if m["method"] == "take/bytes"]
+        cut, gone = Take.open(there).file_of("people/1", "vertices"), next(iter(path for path in there.rglob("*.npz")))
+        cut.write_bytes(cut.read_bytes()[:-1])
+        gone.write_bytes(b"damaged")
+        sent = {m["params"]["file"] for m, _ in wire.changes(take, wire.held(Take.open(there))) if m["method"] == "take/bytes"}
+        assert sent == {path.relative_to(there).as_posix() for path in (cut, gone)}
+        copy(take, there, wire.held(Take.open(there)))
+        assert cut.read_bytes() == take.file_of("people/1", "vertices").read_bytes() and not wire.held(take).keys() - wire.held(Take.open(there)).keys()
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b'{"a": "b"}', b'{"a": -1}', b'{"a": true}', b"\xff"])
+def test_what_a_copy_has_is_checked(data):
+    with pytest.raises(wire.WireError):
+        wire.unpack_held(np.frombuffer(data, np.uint8))
