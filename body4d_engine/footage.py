@@ -17,6 +17,7 @@ _NOT_VIDEO = {"tty", "image2", "rawvideo", "data", "ico", "lrc", "srt", "ass", "
 _UNTIMED = {"avi", "h264", "hevc", "m4v", "mpegvideo"}
 _CACHE_BYTES = 96 << 20
 _WORTH_A_SEEK = 32
+_WAITING = 128  # more pictures than any decoder holds back
 
 
 # A title in some old encoding must not keep a film from being opened; from 19 on PyAV sees to that itself.
@@ -360,7 +361,7 @@ def _decode(packets: Iterator[av.Packet]) -> Iterator[av.VideoFrame]:
         except (av.FFmpegError, OSError):
             continue
         yield from frames
-    while context is not None:
+    for _ in range(_WAITING if context is not None else 0):  # some decoders fail in the same way for ever
         try:
             yield from context.decode(None)
         except EOFError:
