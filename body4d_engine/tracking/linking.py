@@ -148,14 +148,15 @@ def spans(chain: list[Tracklet]) -> list[list[int]]:
 
 
 def _clear(i: int, follower: np.ndarray, costs: np.ndarray) -> bool:
-    """Whether every other way to join the tracks at both ends of the link from `i` costs clearly more."""
-    j = follower[i]
+    """Whether every other way to join the tracks at both ends of the link from `i` costs clearly more. Tracks that may be the same person are no
+    other way: who comes and goes many times is like themselves each time."""
+    j, alike = follower[i], np.isfinite(costs) | np.isfinite(costs.T)
     leader = np.full(len(follower), -1)
     leader[follower[follower >= 0]] = np.flatnonzero(follower >= 0)
     for j2 in np.flatnonzero(np.isfinite(costs[i])):  # i goes on as j2; whoever did so takes j, or nobody
-        if j2 != j:
+        if j2 != j and not alike[j, j2]:
             i2 = leader[j2]
             now, then = (costs[i2, j2], min(costs[i2, j], 2 * NO_LINK)) if i2 >= 0 else (NO_LINK, NO_LINK)
             if costs[i, j2] + then - costs[i, j] - now < CLEAR:
                 return False
-    return all(i2 == i or follower[i2] >= 0 or costs[i2, j] - costs[i, j] >= CLEAR for i2 in np.flatnonzero(np.isfinite(costs[:, j])))
+    return all(i2 == i or alike[i, i2] or follower[i2] >= 0 or costs[i2, j] - costs[i, j] >= CLEAR for i2 in np.flatnonzero(np.isfinite(costs[:, j])))

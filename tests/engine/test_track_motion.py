@@ -98,6 +98,15 @@ def test_what_cannot_be_told_stays_apart():
     assert all(len(chain) == 1 for chain in link([*before, after], STEP, []))
 
 
+def test_who_comes_and_goes_keeps_the_id_whatever_happens_once():
+    """Somebody walks by ten times; the sixth time beside a look-alike, so that nobody knows who is who then."""
+    visits = [tracklet(n, range(200 * n, 200 * n + 40), lambda s: 100 + s % 200) for n in range(10)]
+    visits.append(tracklet(10, range(1000, 1040), lambda s: 300 + s % 200))
+    for one in visits:
+        one.settle()
+    assert sorted([t.track for t in chain] for chain in link(visits, STEP, [])) == [[0, 1, 2, 3, 4], [5], [6, 7, 8, 9], [10]]
+
+
 def test_what_was_only_imagined_at_the_end_of_a_track_is_cut_off():
     lost = tracklet(0, range(40), lambda s: 100 + s, doubted=range(30, 40))
     lost.settle()
