@@ -13,6 +13,7 @@ END_S = 0.4  # of a track's end say how it moved there
 LEAST_END, MOST_END = 4, 12  # sightings kept of an end, spread over that time
 NEAR_S = 2.5  # up to this gap motion counts
 MOST_CHI2 = 18.0  # of a motion over a gap that is believed
+OUTSIDE_CHI2 = 3.0  # who went out of the picture may turn round there: how they move says no more than this
 LOOKS_NEAR, LOOKS_FAR, LOOKS_CUT = 0.45, 0.25, 0.2  # greatest difference in looks: after a short gap, a long one, a cut
 LOOKS_SPREAD = 0.12  # usual difference in looks of one person
 NO_LINK = 24.0  # what it costs to call somebody new; any two that are not one person cost more
@@ -36,7 +37,8 @@ class Tracklet:
     head: list = field(default_factory=list)  # (sample, place) of the first rows and of the last, as they were found
     tail: list = field(default_factory=list)
     sure_tail: list = field(default_factory=list)  # the tail before the detector looked and did not see the person
-    leaving: bool = False  # was at the picture's edge when last found
+    entering: bool = False  # was at the picture's edge when first found
+    leaving: bool = False  # and when last found
     person: int | None = None
     bans: set = field(default_factory=set)
 
@@ -52,7 +54,7 @@ class Tracklet:
         self.tail.append((int(sample), place))
         if len(self.tail) > most:
             del self.tail[0]
-        self.leaving = leaving
+        self.entering, self.leaving = (leaving if self.count == 1 else self.entering), leaving
         if not doubted:
             self.sure_tail = self.tail.copy()
 
@@ -63,7 +65,7 @@ class Tracklet:
             self.tail = self.sure_tail
             self.head = [row for row in self.head if abs(row[0] - self.head[0][0]) <= abs(self.tail[-1][0] - self.head[0][0])]
         if self.head[0][0] > self.tail[-1][0]:
-            self.head, self.tail = self.tail[::-1], self.head[::-1]
+            self.head, self.tail, self.entering, self.leaving = self.tail[::-1], self.head[::-1], self.leaving, self.entering
 
     @property
     def first(self) -> int:
@@ -96,7 +98,9 @@ def link_costs(order: list[Tracklet], seconds: float, cuts: list[int]) -> np.nda
     number, track, part = (np.array([getattr(t, name) for t in order]) for name in ("number", "track", "part"))
     followed = (number[:, None] == number) & (track[:, None] == track) & (np.abs(part[:, None] - part) == 1)
     chi2 = np.where(followed, np.minimum(chi2, FOLLOWED_CHI2), chi2)
-    most = np.where(cut, LOOKS_CUT, np.where(near, LOOKS_NEAR, LOOKS_FAR))
+    outside = np.array([t.leaving for t in order])[:, None] & np.array([t.entering for t in order])
+    chi2 = np.where(outside, np.minimum(chi2, OUTSIDE_CHI2), chi2)
+    most = np.where(cut, LOOKS_CUT, np.where(near & ~outside, LOOKS_NEAR, LOOKS_FAR))
     costs = chi2 + (looks / LOOKS_SPREAD) ** 2 + AGAIN_PER_S * gap
     apart = (gap <= 0) | (looks >= most) | (chi2 > MOST_CHI2)
     for i, a in enumerate(order):

@@ -7,7 +7,7 @@ import pytest
 from body4d_engine.models.blazepose import Pose
 from body4d_engine.take import State
 from body4d_engine.tracking import appearance
-from body4d_engine.tracking.linking import LEAST_END, Tracklet, link
+from body4d_engine.tracking.linking import LEAST_END, Tracklet, link, link_costs
 from body4d_engine.tracking.motion import Motion, bridge, end_state, place_of, scale_of
 from body4d_engine.tracking.tracker import Tracker
 
@@ -105,6 +105,18 @@ def test_who_comes_and_goes_keeps_the_id_whatever_happens_once():
     for one in visits:
         one.settle()
     assert sorted([t.track for t in chain] for chain in link(visits, STEP, [])) == [[0, 1, 2, 3, 4], [5], [6, 7, 8, 9], [10]]
+
+
+def test_who_turns_round_outside_the_picture_comes_back_as_the_same():
+    """Somebody runs out of the picture and comes in again at once, the other way; inside of it that is hardly the same person."""
+    costs = []
+    for at_edge in (True, False):
+        out = tracklet(0, range(25), lambda s: 100 - 8.0 * s, leaving=at_edge)
+        back = tracklet(1, range(31, 70), lambda s: 8.0 * (s - 31) - 92, leaving=at_edge)
+        for one in (out, back):
+            one.settle()
+        costs.append(link_costs([out, back], STEP, [])[0, 1])
+    assert costs[0] < 3.1 and costs[1] > 10
 
 
 def test_what_was_only_imagined_at_the_end_of_a_track_is_cut_off():
