@@ -4,6 +4,7 @@
 from importlib.util import find_spec
 
 from .errors import Body4DError
+from .settings import DEFAULTS
 
 
 class Lite:
@@ -23,7 +24,7 @@ class Lite:
         return missing
 
     def stages(self, settings: dict) -> list:
-        """The stages of a run under these settings (focal_px, focal_mm, heights), in order."""
+        """The stages of a run under these settings (see `settings`), in order."""
         from .stages.camera import Camera
         from .stages.detail import Detail
         from .stages.prepare import Prepare
@@ -31,9 +32,10 @@ class Lite:
         from .stages.refine import Refine
         from .stages.track import Track
 
-        heights = settings.get("heights", {})
-        camera = Camera(settings.get("focal_px"), settings.get("focal_mm"))  # before track: an impossible focal length is told at once
-        return [Prepare(), camera, Track(), Detail(), Recover(heights=heights), Refine()]
+        settings = {**DEFAULTS, **settings}
+        camera = Camera(settings["focal_px"], settings["focal_mm"])  # before track: an impossible focal length is told at once
+        refine = Refine(smoothing=settings["smoothing"], foot_lock=settings["foot_lock"])
+        return [Prepare(), camera, Track(), Detail(), Recover(settings["heights"]), refine]
 
 
 BACKENDS = {backend.name: backend for backend in (Lite(),)}

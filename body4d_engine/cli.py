@@ -33,6 +33,8 @@ def parser() -> argparse.ArgumentParser:
     focal.add_argument("--focal-px", type=float, metavar="F", help="focal length in pixels of the upright frame")
     focal.add_argument("--focal-mm", type=float, metavar="F", help="focal length in mm on a sensor 36 mm long on the longer side of the frame, as in Blender")
     run.add_argument("--height", action="append", default=[], metavar="[ID=]METRES", help="how tall a person, or everyone, is")
+    run.add_argument("--smoothing", type=float, default=1.0, metavar="F", help="how calm the motion is made: 0 as measured, 1 as a rule, at most 4")
+    run.add_argument("--no-foot-lock", action="store_true", help="do not hold planted feet in place")
     run.add_argument("--start", type=int, default=0, metavar="S", help="first frame")
     run.add_argument("--end", type=int, metavar="E", help="the frame after the last")
     run.add_argument("--step", type=int, default=1, metavar="N", help="every N-th frame")
@@ -85,13 +87,15 @@ def run_take(args) -> int:
     from .people import heights_from_options, people_from_options
     from .pipeline import run
     from .report import Display, print_summary, summarise
+    from .settings import checked
     from .take import Take
 
     if args.stop_with_stdin:
         threading.Thread(target=_stop_with_stdin, daemon=True).start()
     backend = get_backend(args.backend)
     people = people_from_options(args.people, args.click, args.box, args.height)
-    settings = {"focal_px": args.focal_px, "focal_mm": args.focal_mm, "heights": heights_from_options(args.height)}
+    settings = checked({"focal_px": args.focal_px, "focal_mm": args.focal_mm, "heights": heights_from_options(args.height),
+                        "smoothing": args.smoothing, "foot_lock": not args.no_foot_lock})
     clip = open_clip(args.video, args.start, args.end, args.step, image_fps=args.image_fps)
     with Display().showing() as display:
         for event in run(clip, args.out, backend, people, settings, args.fresh):

@@ -93,8 +93,9 @@ def _follow_energy(rig: Rig, poses: Poses, before: Before | None):
     return before.body * FOLLOW * body + before.root * ((poses.position - before.position) ** 2) @ FOLLOW_ROOT
 
 
-def fit_sequence(rig: Rig, start: Poses, seen: Observations, landmark_scale: float, spacing_s: float, stages=SEQUENCE, held=None) -> Poses:
-    """Fit N successive samples, `spacing_s` seconds apart, with smoothness of keypoints and root between them.
+def fit_sequence(rig: Rig, start: Poses, seen: Observations, landmark_scale: float, spacing_s: float, stages=SEQUENCE, held=None,
+                 smoothing: float = 1.0) -> Poses:
+    """Fit N successive samples, `spacing_s` seconds apart, with smoothness of keypoints and root between them, `smoothing` times as strong as usual.
 
     held (feet.Held, optional): places of planted feet, for a start that has been smoothed already.
     Everything that decides about a sample (damping, step length, robust and smoothness weights) looks at its near neighbours only, and the
@@ -102,8 +103,8 @@ def fit_sequence(rig: Rig, start: Poses, seen: Observations, landmark_scale: flo
     """
     poses, n = start, len(start)
     rate = 1 / spacing_s
-    body = BODY_SMOOTH * (rate / (2 * np.pi * BODY_CUTOFF_HZ)) ** 4 * np.repeat(KEYPOINT_WEIGHTS, 3)
-    root = ROOT_SMOOTH * (rate / (2 * np.pi * ROOT_CUTOFF_HZ)) ** 4
+    body = smoothing * BODY_SMOOTH * (rate / (2 * np.pi * BODY_CUTOFF_HZ)) ** 4 * np.repeat(KEYPOINT_WEIGHTS, 3)
+    root = smoothing * ROOT_SMOOTH * (rate / (2 * np.pi * ROOT_CUTOFF_HZ)) ** 4
     velocity = VELOCITY * (rate / 30) ** 2 * np.sqrt(rig.model.stiffness)
     calm = calm_root = np.ones(max(n - 2, 0))  # per inner sample
     damping = np.full(n, 1e-3)
