@@ -138,7 +138,7 @@ def acquire(path: Path) -> FileLock:
 
 def sweep(path: Path, meta: dict) -> None:
     """Delete the data files of a take that its take.json does not name. Those that somebody has open on Windows stay until the next time."""
-    entries = [*meta["stages"].values(), *([meta["working"]] if meta["working"] else [])]
+    entries = [*meta["stages"].values(), *meta.get("earlier", {}).values(), *([meta["working"]] if meta["working"] else [])]
     named = {path / a["file"] for entry in entries for a in entry["arrays"].values()}
     named |= {path / known.get("file", name) for entry in entries for name, known in entry["files"].items()}
     folders = [*path.glob("people/*/"), *path.glob("tracklets/*/"), path / "people", path / "tracklets"]

@@ -10,6 +10,8 @@ from pathlib import Path
 from .errors import Body4DError
 
 SMALLEST_M, TALLEST_M = 0.3, 2.8
+KINDS = ("sides", "depth", "limb", "body")
+LIMBS = ("left arm", "right arm", "left leg", "right leg")
 # Colours (sRGB) that stay apart on footage and for most colour-blind viewers: Okabe and Ito's set without black, then lighter mixes of it.
 PALETTE = (
     (0.337, 0.706, 0.914), (0.902, 0.624, 0.000), (0.000, 0.620, 0.451), (0.800, 0.475, 0.655),
@@ -39,15 +41,46 @@ class BoxPrompt:
     y1: float
 
 
+@dataclass(frozen=True, order=True)
+class Correction:
+    """What the user says is wrong with a person in clip frames first_frame to last_frame, both inclusive.
+
+    kind: "sides", left and right are taken for each other; "depth", the body or only the limb is mirrored towards the camera; "limb", it was lost, so
+    its landmarks are not believed; "body", nothing is believed, as if hidden. limb: of LIMBS, the person's own left and right; or "".
+    """
+
+    first_frame: int
+    last_frame: int
+    kind: str
+    limb: str = ""
+
+    def to_json(self) -> dict:
+        return {"first_frame": self.first_frame, "last_frame": self.last_frame, "kind": self.kind, **({"limb": self.limb} if self.limb else {})}
+
+    @classmethod
+    def from_json(cls, data: dict) -> "Correction":
+        """Raises KeyError, TypeError or ValueError where it makes no sense."""
+        said = cls(_whole(data["first_frame"]), _whole(data["last_frame"]), data["kind"], data.get("limb") or "")
+        if not 0 <= said.first_frame <= said.last_frame:
+            raise ValueError(f"frames {said.first_frame} to {said.last_frame} cannot be corrected")
+        if said.kind not in KINDS:
+            raise ValueError(f"there is no correction {said.kind!r}, only {', '.join(KINDS)}")
+        if said.limb not in ((*LIMBS, "") if said.kind == "depth" else LIMBS if said.kind == "limb" else ("",)):
+            raise ValueError(f"the limb of a correction {said.kind} cannot be {said.limb!r}; limbs are {', '.join(LIMBS)}")
+        return said
+
+
 @dataclass
 class Person:
-    """One identity in the clip: a stable id from 1, a name, a colour (sRGB, 0..1), its prompts, its height in metres where known."""
+    """One identity in the clip: a stable id from 1, a name, a colour (sRGB, 0..1), its prompts, its height in metres where known, and what is to be
+    corrected."""
 
     id: int
     name: str = ""
     color: tuple[float, float, float] = ()
     prompts: list = field(default_factory=list)
     height_m: float | None = None
+    corrections: list[Correction] = field(default_factory=list)
 
     def __post_init__(self):
         self.name = self.name or f"Person {self.id}"
@@ -57,7 +90,7 @@ class Person:
         clicks = [[p.frame, p.x, p.y, p.positive] for p in self.prompts if isinstance(p, Prompt)]
         boxes = [[p.frame, p.x0, p.y0, p.x1, p.y1] for p in self.prompts if isinstance(p, BoxPrompt)]
         return {"id": self.id, "name": self.name, "color": list(self.color), "prompts": {"clicks": clicks, "boxes": boxes},
-                "height_m": self.height_m}
+                "height_m": self.height_m, "corrections": [said.to_json() for said in self.corrections]}
 
     @classmethod
     def from_json(cls, data: dict) -> "Person":
@@ -67,7 +100,8 @@ class Person:
             clicks = [Prompt(_whole(f), _finite(x), _finite(y), _either(*rest or [True])) for f, x, y, *rest in prompts.get("clicks", [])]
             boxes = [BoxPrompt(_whole(f), *map(_finite, box)) for f, *box in prompts.get("boxes", [])]
             person = cls(_whole(data["id"]), str(data.get("name", "")), tuple(map(float, data.get("color", ()))), clicks + boxes,
-                         None if data.get("height_m") is None else float(data["height_m"]))
+                         None if data.get("height_m") is None else float(data["height_m"]),
+                         sorted({Correction.from_json(entry) for entry in data.get("corrections") or []}))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Body4DError(f"A person cannot be read ({error}): {json.dumps(data)[:120]}",
                               'Write {"id": 1, "name": "Ana", "prompts": {"clicks": [[frame, x, y, true]]}}.', "bad_people") from error

@@ -5,6 +5,7 @@ import hashlib
 import json
 import platform
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Iterator
 
@@ -27,8 +28,9 @@ def run(clip, path, backend, people: list[Person], settings: dict, fresh: bool =
     with _take_for(clip, Path(path), backend.name, settings) as take:
         stages = backend.stages(settings)
         keys = stage_keys(stages, clip, people, backend.name)
+        bases = stage_keys(stages, clip, [replace(person, corrections=[]) for person in people], backend.name)
         for stage in stages:
-            yield from _run_stage(stage, clip, people, take, keys)
+            yield from _run_stage(stage, clip, people, take, keys, bases)
             if stage.name == "prepare":
                 clip.shots = tuple(take.clip["shots"])
             if stage.name == "track":
@@ -38,6 +40,7 @@ def run(clip, path, backend, people: list[Person], settings: dict, fresh: bool =
                     yield Notice("track", "person_unknown", f"Something was said about a person {number}, but only {_numbers(found)} was found or "
                                  "clicked. It is ignored.", person=number)
                 people = found
+                yield from _missed(take, people)
             if stage.name == until:
                 return
         if take.working:  # of a run with other settings, cut short
@@ -46,6 +49,15 @@ def run(clip, path, backend, people: list[Person], settings: dict, fresh: bool =
 
 def _numbers(people: list[Person]) -> str:
     return "person " + ", ".join(str(person.id) for person in people)
+
+
+def _missed(take: Take, people: list[Person]) -> Iterator[Notice]:
+    """Corrections of frames that the take does not have."""
+    for person in people:
+        for said in person.corrections:
+            if not any(said.first_frame <= frame <= said.last_frame for frame in take.frames):
+                yield Notice("track", "correction_outside", f"A correction of {person.name} is of frames that are not used.", person.id,
+                             said.first_frame, said.last_frame)
 
 
 def _named(take: Take, people: list[Person]) -> list[Person]:
@@ -58,11 +70,14 @@ def _named(take: Take, people: list[Person]) -> list[Person]:
     return named
 
 
-def _run_stage(stage, clip, people: list[Person], take: Take, keys: dict[str, str]) -> Iterator[Event]:
+def _run_stage(stage, clip, people: list[Person], take: Take, keys: dict[str, str], bases: dict[str, str]) -> Iterator[Event]:
     if take.is_complete(stage.name, keys[stage.name]):
         yield StageFinished(stage.name, take.stage(stage.name)["seconds"], skipped=True)
         return
-    cursor = take.begin(stage.name, keys[stage.name])
+    name, corrected = stage.name, {}
+    if bases[name] != keys[name]:
+        corrected = {str(person.id): [said.to_json() for said in person.corrections] for person in people if person.corrections}
+    cursor = take.begin(name, keys[name], bases[name], corrected)
     yield StageStarted(stage.name, resumed=cursor is not None)
     try:
         for event in stage.run(clip, people, take, cursor):
@@ -75,7 +90,7 @@ def _run_stage(stage, clip, people: list[Person], take: Take, keys: dict[str, st
         raise Body4DError(f"There is not enough memory for the stage {stage.name}.", "Close other programs, or use --start and --end, and run "
                           "again: it goes on where it stopped.", "out_of_memory") from error
     # What was made from the stage's earlier result is out of date.
-    entry = take.finish([name for name, known in take.to_json()["stages"].items() if name != stage.name and known["key"] != keys.get(name)])
+    entry = take.finish([name for name, known in take.to_json()["stages"].items() if name != stage.name and known["key"] != keys.get(name)], bases)
     yield StageFinished(stage.name, entry["seconds"])
 
 
@@ -83,13 +98,19 @@ def stage_keys(stages: list, clip, people: list[Person], backend: str) -> dict[s
     """Stage name -> a hash of everything its result depends on."""
     keys: dict[str, str] = {}
     asked = {"track": [{"id": person.id, "prompts": person.to_json()["prompts"]} for person in people if person.prompts],
-             "recover": [{"id": person.id, "height_m": person.height_m} for person in people if person.height_m]}
+             "recover": [_of_body(person) for person in people if person.height_m or person.corrections]}
     for stage in stages:
         parts = {"stage": stage.name, "version": stage.version, "backend": backend, "settings": stage.settings, "clip": clip.fingerprint,
                  "fps": str(clip.fps), "range": [clip.frames.start, clip.frames.stop, clip.frames.step],
                  "people": asked.get(stage.name, []), "needs": [keys[name] for name in stage.needs]}
         keys[stage.name] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
     return keys
+
+
+def _of_body(person: Person) -> dict:
+    """What is asked of a person's body."""
+    corrected = {"corrections": [said.to_json() for said in sorted(set(person.corrections))]} if person.corrections else {}
+    return {"id": person.id, "height_m": person.height_m, **corrected}
 
 
 def _take_for(clip, path: Path, backend: str, settings: dict) -> Take:

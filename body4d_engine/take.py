@@ -203,10 +203,11 @@ class Take:
         entry = self.stage(stage)
         return entry is not None and entry["key"] == key and self._intact(entry)
 
-    def begin(self, stage: str, key: str) -> dict | None:
+    def begin(self, stage: str, key: str, base: str | None = None, corrections: dict[str, list] | None = None) -> dict | None:
         """Start to write a stage. Returns the cursor of its last commit to go on from, or None to start from nothing.
 
-        A stage already complete keeps its data until `finish`, so that readers have something to show meanwhile.
+        A stage already complete keeps its data until `finish`, so that readers have something to show meanwhile. base: the key that it would have
+        without the people's corrections, by person id; see `earlier`.
         """
         self._pending.clear()
         self._spilled.clear()
@@ -215,7 +216,7 @@ class Take:
         if working and working["stage"] == stage and working["key"] == key and working["cursor"] is not None and self._intact(working):
             return working["cursor"]
         self._meta["working"] = {"stage": stage, "key": key, "run": uuid.uuid4().hex[:4], "cursor": None, "seconds": 0.0,
-                                 "notices": [], "arrays": {}, "files": {}}
+                                 "notices": [], "arrays": {}, "files": {}, "base": key if base is None else base, "corrections": corrections or {}}
         self.save()
         sweep(self.path, self._meta)
         return None
@@ -295,15 +296,24 @@ class Take:
             sweep(self.path, self._meta)
         self._dropped = False
 
-    def finish(self, outdated: Iterable[str] = ()) -> dict:
+    def earlier(self, stage: str) -> "Earlier | None":
+        """What an earlier run of the stage that is being written left, undamaged, where it differs in nothing but the people's corrections."""
+        found = [known for known in (self._meta["stages"].get(stage), self._meta.get("earlier", {}).get(stage))
+                 if known is not None and base_of(known) == base_of(self.working) and self._intact(known)]
+        return Earlier(self.path, found[0]) if found else None
+
+    def finish(self, outdated: Iterable[str] = (), bases: dict[str, str] | None = None) -> dict:
         """Make everything appended permanent and declare the stage complete, in one instant with which data of an older run of it and of the
-        stages `outdated` is gone. Returns its entry."""
+        stages `outdated` is gone; but what has its base still (see `begin`) in `bases`, by stage, is set aside for `earlier`. Returns its entry."""
         self._flush()
         entry = self.working
         del entry["cursor"]
         self._meta["people"] = entry.pop("people", self._meta["people"])
-        for name in outdated:
-            self._meta["stages"].pop(name, None)
+        aside = self._meta.pop("earlier", {})
+        aside.update({name: self._meta["stages"].pop(name) for name in outdated if name in self._meta["stages"]})
+        aside = {name: known for name, known in aside.items() if name != entry["stage"] and base_of(known) == (bases or {}).get(name)}
+        if aside:
+            self._meta["earlier"] = aside
         self._meta["stages"][entry["stage"]] = entry
         self.discard()
         return entry
@@ -392,15 +402,7 @@ class Take:
         array = self._find(group, name, stage)
         if array is None:
             raise TakeError(f"The take {self.path.name} has no {name} for {group}.", "Run it again to complete it.", "take_incomplete")
-        file, size = self.path / array["file"], record_bytes(array)
-        if array["count"] and not file.is_file():
-            raise TakeError(f"{file} is missing.", "Run it again: only what is missing is made anew.", "take_damaged")
-        there = (file.stat().st_size - header_bytes(array)) // size if file.is_file() else 0
-        count = max(0, min(array["count"], there))
-        shape = (count, *array["shape"])
-        if 0 in shape:
-            return np.empty(shape, array["dtype"])
-        return np.memmap(file, array["dtype"], "r", header_bytes(array), shape)
+        return map_array(self.path, array)
 
     def read_npz(self, name: str) -> dict[str, np.ndarray]:
         """The arrays of a whole file. Raises TakeError where it is missing or damaged."""
@@ -439,6 +441,47 @@ class Take:
         except (IndexError, TypeError, ValueError) as error:
             raise TakeError(f"The mask of person {person} in sample {sample} of the take {self.path.name} is missing or damaged ({error}).",
                             "Run it again: only the damaged part is made anew.", "take_damaged") from error
+
+
+class Earlier:
+    """The completed result of an earlier run of a stage."""
+
+    def __init__(self, path: Path, entry: dict):
+        self._path, self._entry = path, entry
+
+    def corrections(self, person: int) -> list:
+        """What of the person was corrected in it, as take.json has it."""
+        return self._entry.get("corrections", {}).get(str(person), [])
+
+    def has(self, group: str, name: str) -> bool:
+        return f"{group}/{name}" in self._entry["arrays"]
+
+    def read_npz(self, name: str) -> dict[str, np.ndarray]:
+        """The arrays of a whole file. Raises KeyError where there is none, OSError and ValueError where it is damaged."""
+        known = self._entry["files"][name]
+        return load_npz(self._path / known.get("file", name), known)
+
+    def read(self, group: str, name: str) -> np.ndarray:
+        """The records (n, *shape) of an array, mapped read-only."""
+        return map_array(self._path, self._entry["arrays"][f"{group}/{name}"])
+
+
+def map_array(path: Path, array: dict) -> np.ndarray:
+    """The committed records (n, *shape) of an array entry of the take at `path`, mapped read-only. Raises TakeError where they are gone."""
+    file, size = path / array["file"], record_bytes(array)
+    if array["count"] and not file.is_file():
+        raise TakeError(f"{file} is missing.", "Run it again: only what is missing is made anew.", "take_damaged")
+    there = (file.stat().st_size - header_bytes(array)) // size if file.is_file() else 0
+    count = max(0, min(array["count"], there))
+    shape = (count, *array["shape"])
+    if 0 in shape:
+        return np.empty(shape, array["dtype"])
+    return np.memmap(file, array["dtype"], "r", header_bytes(array), shape)
+
+
+def base_of(entry: dict) -> str:
+    """The key that a stage's entry would have without corrections."""
+    return entry.get("base", entry["key"])
 
 
 def delete_take(path) -> None:

@@ -24,7 +24,7 @@ TYPE_NAMES = {"<f4": "f32", "<f8": "f64", "|u1": "u8", "<u2": "u16", "<i4": "i32
 # What zipfile, zlib and numpy's reader of headers raise over damaged bytes.
 DAMAGED = (KeyError, EOFError, NotImplementedError, RuntimeError, SyntaxError, TypeError, MemoryError, struct.error, zlib.error, tokenize.TokenError,
            zipfile.BadZipFile)
-KINDS = {"format": str, "schema": int, "id": str, "clip": dict, "backend": str, "settings": dict, "people": list, "stages": dict,
+KINDS = {"format": str, "schema": int, "id": str, "clip": dict, "backend": str, "settings": dict, "seed": int, "people": list, "stages": dict,
          "working": dict | None}
 CLIP_KINDS = {"name": str, "path": str | None, "fingerprint": str, "width": int, "height": int, "fps": list, "start": int, "end": int, "step": int}
 
@@ -61,6 +61,8 @@ def check_meta(meta: dict) -> None:
     _check_people(meta["people"])
     for name, entry in meta["stages"].items():
         _check_entry(entry, f"the stage {name}")
+    for name, entry in _dict(meta.get("earlier", {}), "earlier").items():
+        _check_entry(entry, f"the stage {name} of before")
     if meta["working"] is not None:
         _check_entry(meta["working"], "the stage being written")
         _kinds(meta["working"], {"run": str, "cursor": dict | None}, "the stage being written")
@@ -73,6 +75,12 @@ def _kinds(data, kinds: dict, where: str) -> None:
     wrong = [key for key, kind in kinds.items() if not isinstance(data[key], kind) or isinstance(data[key], bool)]
     if wrong:
         raise ValueError(f"{', '.join(wrong)} of {where} is of the wrong kind")
+
+
+def _dict(data, where: str) -> dict:
+    if not isinstance(data, dict):
+        raise ValueError(f"{where} is of the wrong kind")
+    return data
 
 
 def _number(value, low: float, high: float, whole: bool = True) -> bool:
@@ -102,12 +110,18 @@ def _check_people(people) -> None:
             raise ValueError("a person without a number or a colour")
         if not isinstance(entry.get("prompts", {}), dict) or not (entry.get("height_m") is None or _number(entry["height_m"], 0, 10, False)):
             raise ValueError("a person with odd prompts or height")
+        said = entry.get("corrections", [])
+        for one in said if isinstance(said, list) else [None]:
+            _kinds(one, {"first_frame": int, "last_frame": int, "kind": str}, "a correction")
     if len({entry["id"] for entry in people}) < len(people):
         raise ValueError("two people of one number")
 
 
 def _check_entry(entry, where: str) -> None:
     _kinds(entry, {"stage": str, "key": str, "seconds": int | float, "notices": list, "arrays": dict, "files": dict}, where)
+    if not isinstance(entry.get("base", ""), str):
+        raise ValueError(f"the base of {where} is of the wrong kind")
+    _dict(entry.get("corrections", {}), f"what was corrected in {where}")
     if not math.isfinite(entry["seconds"]):
         raise ValueError(f"{where} took no time")
     for notice in entry["notices"]:

@@ -5,6 +5,7 @@ import numpy as np
 
 from ..models.anny.hands import HandRig, hand_model
 from ..models.anny.pose import Rig
+from . import corrected
 from .aim import Chain
 from .hands import HandMotion, Hands
 from .head import HeadMotion
@@ -17,11 +18,12 @@ _NECK = (3, 3, 3, 1, 1, 1)
 
 
 class Detailed:
-    """One person's hands and head over the take."""
+    """One person's hands and head over the take. asked (T,), optional: what the user corrects, see `corrected`."""
 
-    def __init__(self, take, person: int, rig: Rig):
+    def __init__(self, take, person: int, rig: Rig, asked: np.ndarray | None = None):
         self.rig, self.hands = rig, HandRig(hand_model(), rig.rest)
-        self._motion, self._head = HandMotion(take, person, self.hands), HeadMotion(take, person)
+        no_hands, no_head = (None, None) if asked is None else (corrected.hands(asked), asked & corrected.BODY > 0)
+        self._motion, self._head = HandMotion(take, person, self.hands, no_hands), HeadMotion(take, person, no_head)
         self._arms = [Chain(rig.model, (f"elbow.{side}", f"wrist.{side}"), _ARM, keep=True) for side in "LR"]
         self._neck = Chain(rig.model, ("neck", "head"), _NECK, keep=False)
 

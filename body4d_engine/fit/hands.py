@@ -42,8 +42,9 @@ class Hands:
 class HandMotion:
     """One person's hands over the take."""
 
-    def __init__(self, take, person: int, rig: HandRig):
-        self._take, self._group, self._rig = take, f"people/{person}", rig
+    def __init__(self, take, person: int, rig: HandRig, doubted: np.ndarray | None = None):
+        """doubted (T, 2) bool, optional: where what was read of which hand is not to be used."""
+        self._take, self._group, self._rig, self._doubted = take, f"people/{person}", rig, doubted
         self._measured = take.has(self._group, "hands_px", "detail")
         self._camera = take.camera() if self._measured else None
         self._spacing_s = take.frames.step * take.clip["fps"][1] / take.clip["fps"][0]
@@ -83,6 +84,8 @@ class HandMotion:
         px, metres = (np.array(self._take.read(self._group, name, "detail")[part], np.float64) for name in ("hands_px", "hands_m"))
         focal, centre = self._camera["focal_px"][part], self._camera["principal_px"][part]
         score = px[:, :, 0, 2] * (px[:, :, 0, 2] >= USED)
+        if self._doubted is not None:
+            score *= ~self._doubted[part]
         angles, palms = np.tile(RELAXED, (len(px), 2, 1)), np.tile(np.eye(3), (len(px), 2, 1, 1))
         for hand in range(2):
             read = np.flatnonzero(score[:, hand])

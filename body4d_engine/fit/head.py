@@ -24,8 +24,9 @@ FACE = np.array([*((0, y, z) for y, z in _MIDDLE.values()), *((side * x, y, z) f
 class HeadMotion:
     """One person's head over the take."""
 
-    def __init__(self, take, person: int):
-        self._take, self._group = take, f"people/{person}"
+    def __init__(self, take, person: int, doubted: np.ndarray | None = None):
+        """doubted (T,) bool, optional: where what was read of the face is not to be used."""
+        self._take, self._group, self._doubted = take, f"people/{person}", doubted
         self._measured = take.has(self._group, "face_px", "detail")
         self._camera = take.camera() if self._measured else None
         self._spacing_s = take.frames.step * take.clip["fps"][1] / take.clip["fps"][0]
@@ -38,6 +39,8 @@ class HeadMotion:
         low, high = Windows.margin(samples, self._take.samples, self._spacing_s)
         score = np.array(self._take.read(self._group, "face_score", "detail")[low:high], np.float64)
         score[score < USED] = 0
+        if self._doubted is not None:
+            score *= ~self._doubted[low:high]
         points = np.array(self._take.read(self._group, "face_px", "detail")[low:high], np.float64)
         turned = face_rotation(points, self._camera["focal_px"][low:high], self._camera["principal_px"][low:high])
         weight, turned, _ = blend(samples, np.arange(low, high), self._spacing_s, self._cuts, looks_every(1 / self._spacing_s), score, turned,

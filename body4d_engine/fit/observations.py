@@ -7,7 +7,7 @@ import numpy as np
 
 from ..models.anny.pose import LANDMARKS, LEFT_HIP, RIGHT_HIP
 from ..take import State
-from . import flips, hidden, trust
+from . import corrected, flips, hidden, trust
 
 FLIPPED_WEIGHT = 0.07  # how much a repaired landmark still counts: a burst often has wrong legs too, so its neighbours lead
 HIDDEN = 0.3  # what an invisible landmark counts in space, of a visible one
@@ -69,6 +69,7 @@ class Survey:
     swapped: np.ndarray  # (T, 4) bool, only of parts in the order of `flips.PARTS`
     cuts: frozenset[int]  # samples that begin a shot
     spacing_s: float
+    asked: np.ndarray | None = None  # (T,) uint16, what the user corrects: see `corrected`
 
     def shot_of(self) -> np.ndarray:
         """(T,) number of the shot of each sample."""
@@ -138,6 +139,9 @@ def read(take, person: int, samples: np.ndarray, known: Survey) -> Observations:
                                  (take.clip["width"], take.clip["height"]))
     image[swap], space[swap] = image[swap][:, flips.SWAP], space[swap][:, flips.SWAP]
     pixels[swap], metres[swap] = flips.repair(pixels[swap], metres[swap])
+    if known.asked is not None:
+        swap = swap & (known.asked[samples] & corrected.TURNED == 0)  # the user knows
+        corrected.apply(known.asked[samples], image, space, metres)
     world = metres[:, LANDMARKS].astype(np.float64)
     world -= (world[:, LEFT_HIP] + world[:, RIGHT_HIP])[:, None] / 2
     pixels = pixels[:, LANDMARKS].astype(np.float64)

@@ -8,6 +8,7 @@ from ..errors import Body4DError
 from ..models.anny.body import MODEL, Skinner
 from ..models.anny.hands import ANGLES, NAMES, SIDES
 from ..models.anny.pose import CORE, KEYPOINT_WEIGHTS, KEYPOINTS, PoseModel, pose_model
+from ..take import Earlier
 from .detailed import Detailed, Shown
 from .observations import Observations
 from .residuals import Poses, image_residuals
@@ -30,22 +31,21 @@ def from_params(params: np.ndarray) -> Poses:
 
 
 class Recorder:
-    """Writes one person's poses into the stage that is being written."""
+    """Writes one person's poses into the stage that is being written. asked (T,), optional: what the user corrects, see `corrected`."""
 
-    def __init__(self, take, person: int, stage: str, shape: Shape, model: PoseModel | None = None):
+    def __init__(self, take, person: int, stage: str, shape: Shape, model: PoseModel | None = None, asked: np.ndarray | None = None):
         self.model = model or pose_model()
         self.take, self.group, self.stage, self.shape = take, f"people/{person}", stage, shape
         self.rig = shape.rig(self.model)
-        self.detailed = Detailed(take, person, self.rig)
+        self.detailed = Detailed(take, person, self.rig, asked)
         hands = self.detailed.hands.model
         self._skinner = Skinner(hands.skin, self.rig.rest.vertices, self.rig.rest.joints[hands.bones])
         body = self.model.body
-        for name, dims in {"vertices": (len(self.rig.rest.vertices), 3), "root": (3,), "confidence": (), "params": (D,),
-                           "angles": (len(self.model.names) + 2 * ANGLES,),
-                           "joints": (len(body.parents), 3), "rotations": (len(body.parents), 4),
-                           "keypoints_m": (len(KEYPOINTS), 3), "keypoints_px": (len(KEYPOINTS), 3)}.items():
-            take.create_array(self.group, name, "f4", dims, pc2=name == "vertices")
-        take.create_array(self.group, "state", "u1", ())
+        self._dims = {"vertices": (len(self.rig.rest.vertices), 3), "root": (3,), "confidence": (), "params": (D,),
+                      "angles": (len(self.model.names) + 2 * ANGLES,), "joints": (len(body.parents), 3), "rotations": (len(body.parents), 4),
+                      "keypoints_m": (len(KEYPOINTS), 3), "keypoints_px": (len(KEYPOINTS), 3), "state": ()}
+        for name, dims in self._dims.items():
+            take.create_array(self.group, name, "u1" if name == "state" else "f4", dims, pc2=name == "vertices")
         self._shown = Shown(take, self.group, stage)
 
     @property
@@ -72,6 +72,7 @@ class Recorder:
 
     def _append(self, params, state, confidence, seen) -> None:
         poses = from_params(params)
+        self._shown = self._shown or Shown(self.take, self.group, self.stage)
         angles, rotations, positions = self.detailed.pose(self._shown.of(self.count, params, seen.seen), poses)
         joints, turns = self.detailed.hands.joints(rotations, positions)
         keypoints = self.rig.keypoints(rotations, positions)
@@ -88,6 +89,16 @@ class Recorder:
                                   f"({name}, stage {self.stage}).", "Leave the frame out with --start and --end, and report the clip.", "body_not_finite")
             self.take.append(self.group, name, values)
 
+    def has_all(self, earlier: Earlier) -> bool:
+        """Whether an earlier result has every array of this person over the whole take."""
+        return all(earlier.has(self.group, name) and earlier.read(self.group, name).shape == (self.take.samples, *dims) for name, dims in self._dims.items())
+
+    def copy(self, earlier: Earlier, begin: int, stop: int) -> None:
+        """Write the next samples as they are in an earlier result; they are committed with what was appended before, under the cursor of the last commit."""
+        for name in self._dims:
+            self.take.append(self.group, name, earlier.read(self.group, name)[begin:stop])
+        self._shown = None
+
     def confidence(self, poses: Poses, seen: Observations) -> np.ndarray:
         """(N,) 0..1: how visible the landmarks of trunk and limbs were, and how well the body meets them."""
         keypoints = self.rig.keypoints(*self.rig.pose(poses.rotation, poses.theta))
@@ -103,6 +114,6 @@ def image_error(keypoints: np.ndarray, poses: Poses, seen: Observations) -> np.n
 
 
 def read_shape(take, person: int, stage: str) -> Shape:
-    """The shape a stage wrote."""
+    """The shape a stage wrote. take: a Take or an Earlier."""
     body = take.read_npz(f"people/{person}/body.{stage}.npz")
     return Shape(body["phenotypes"].astype(np.float64), float(body["scale"]), float(body["landmark_scale"]))

@@ -1,102 +1,147 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lite refine: the whole clip as one smooth, robust least-squares problem, solved in overlapping windows so that memory stays flat."""
+"""Lite refine: the whole clip as one smooth, robust least-squares problem, solved in overlapping windows so that memory stays flat.
+
+Where an earlier result differs in corrections only, the windows around these are solved and the rest is copied.
+"""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial.transform import Rotation, Slerp
 
 from ..camera_motion import Turns, turns
 from ..events import Committed, Event, Notice, Progress
-from ..fit import contact, observations
+from ..fit import contact, corrected, observations
 from ..fit.feet import Held, disagreeing, find_places, firmness, planted
 from ..fit.observations import Survey
 from ..fit.record import Recorder, from_params, read_shape, to_params
 from ..fit.residuals import NEAREST_M, Poses
 from ..fit.solver import SEQUENCE, D, fit_sequence
-from ..runs import runs
-from ..take import State
+from ..fit.tilt import tilted
+from ..runs import pieces, runs
+from ..take import Earlier, State
 
 LONGEST_FILL_S, LONGEST_COAST_S = 4.0, 0.5  # who is hidden: between two sightings, as long as tracking bridges; before the first and after the last
 COAST_S = 0.3  # in this time a body out of sight loses most of its speed; over it the speed is measured
 OVERLAP_S = 2.5  # what lies further away changes a pose by less than 1e-4 m
 LEAST_OVERLAP, MOST_OVERLAP = 20, 360  # samples: the denser they lie, the less time it takes until that holds, and so memory has a bound
+LEAST_SMOOTHING = 0.1  # of the setting: what was not seen must be held together
+SAME_M = 2e-5  # contacts whose places are nearer to each other than this are the same
 MOST_HIDDEN = 3  # times as many samples are solved at most where most are hidden
 CORE = 160  # samples a window gives its result for
 FREE, HELD = SEQUENCE[:-1], SEQUENCE[-1:]
+MORE = {"free": (D,), "contact": (len(contact.POINTS),), "firm": (len(contact.POINTS),), "places": (len(contact.POINTS), 3)}  # beside `Recorder`'s arrays
 FILLED_CONFIDENCE = 0.5  # of its neighbours'
 
 
 class Refine:
-    """Replaces what `recover` left, with the same shape. core: samples per window; the result depends on it by less than 1e-4 m.
+    """Replaces what `recover` left, with the same shape. core: samples per window; the result depends on it by less than 1e-4 m. smoothing: 0 to 4; the
+    frequency above which motion is damped goes down with its square root. foot_lock: whether planted feet are held.
 
     All windows are solved twice: at first as if nothing were under the feet (array `free`, which says where each contact stands on the whole),
     then with planted feet held at these places.
     """
 
     name = "refine"
-    version = 4
+    version = 5
     needs = ("recover",)
 
-    def __init__(self, core: int = CORE):
-        self.settings = {"core": core}
+    def __init__(self, core: int = CORE, smoothing: float = 1.0, foot_lock: bool = True):
+        self.settings = {"core": core, "smoothing": float(smoothing), "foot_lock": foot_lock}
 
     def run(self, clip, people, take, cursor) -> Iterator[Event]:
         fps = take.clip["fps"]
         camera = turns(take, take.frames.step * fps[1] / fps[0])
-        if cursor is None and people:
+        if cursor is None and people and self.settings["foot_lock"]:
             for begin, stop in runs(~camera.known):
                 yield Notice(self.name, "feet_not_held", "The camera moves along (it does not only turn), so feet are not held in place here.",
                              frame=take.frames[begin], last_frame=take.frames[stop - 1])
         for person in people:
-            known = observations.survey(take, person.id, clip.shots)
-            recorder = Recorder(take, person.id, self.name, read_shape(take, person.id, "recover"))
-            take.create_array(recorder.group, "free", "f4", (D,))
-            take.create_array(recorder.group, "contact", "f4", (len(contact.POINTS),))
+            asked = corrected.flags(person.corrections, take.frames)
+            known = corrected.survey(observations.survey(take, person.id, clip.shots), asked)
+            recorder = Recorder(take, person.id, self.name, read_shape(take, person.id, "recover"), asked=asked)
+            for name, dims in MORE.items():
+                take.create_array(recorder.group, name, "f4", dims)
             if not recorder.count:
                 recorder.write_body()
             stretches, filled = find_stretches(known)
-            yield from self._free(take, person.id, known, recorder, stretches)
-            yield from self._held(take, person.id, known, recorder, stretches, filled, camera)
+            earlier = _earlier(take, person.id, recorder, known)
+            yield from self._free(take, person.id, known, recorder, stretches, earlier)
+            yield from self._held(take, person.id, known, recorder, stretches, filled, camera, earlier)
 
-    def _free(self, take, person: int, known: Survey, recorder: Recorder, stretches) -> Iterator[Event]:
+    def _free(self, take, person: int, known: Survey, recorder: Recorder, stretches, earlier: "_Changed | None") -> Iterator[Event]:
         """Solve all windows without contacts. Samples that are not solved hold what `recover` left."""
-        total, core = take.samples, self.settings["core"]
+        total, done = take.samples, take.count(recorder.group, "free", self.name)
         before = take.read(recorder.group, "params", "recover")
-        for begin in range(take.count(recorder.group, "free", self.name), total, core):
-            stop = min(begin + core, total)
-            params = np.array(before[begin:stop])
-            for first, last in _within(stretches, begin, stop):
-                params[first - begin : last - begin] = self._window(take, person, known, recorder, before, first, last, stretches)[0]
+        anew = np.ones(total, bool) if earlier is None else self._touched(earlier.samples, earlier.seen, known.spacing_s)
+        for begin, stop, solve in self._pieces(anew, earlier):
+            if stop <= done:
+                continue
+            if solve:
+                params = np.array(before[begin:stop])
+                for first, last in _within(stretches, begin, stop):
+                    params[first - begin : last - begin] = self._window(take, person, known, recorder, before, first, last, stretches)[0]
+            else:
+                params = earlier.result.read(recorder.group, "free")[begin:stop]
             take.append(recorder.group, "free", params)
             take.commit({})
             yield Progress(self.name, stop, 2 * total, person)
 
-    def _held(self, take, person: int, known: Survey, recorder: Recorder, stretches, filled, camera: Turns) -> Iterator[Event]:
+    def _held(self, take, person: int, known: Survey, recorder: Recorder, stretches, filled, camera: Turns, earlier: "_Changed | None") -> Iterator[Event]:
         """Solve all windows with planted feet held, and write the result."""
-        total, core, done = take.samples, self.settings["core"], recorder.count
+        total, group, done = take.samples, recorder.group, recorder.count
         if done == total:
             return
-        free = take.read(recorder.group, "free", self.name)
+        free = take.read(group, "free", self.name)
         probability, held = self._contacts(take, person, known, recorder.rig, free, stretches, camera)
-        last = self._before(take, person, known, recorder, stretches, held, done)
-        for begin in range(done, total, core):
-            samples = np.arange(begin, min(begin + core, total))
-            seen = observations.read(take, person, samples, known)
-            params, confidence = np.empty((len(samples), D), np.float32), np.zeros(len(samples))
-            fitted = np.zeros(len(samples), bool)
-            for first, stop in _within(stretches, begin, begin + core):
-                part = slice(first - begin, stop - begin)
-                params[part], confidence[part] = self._window(take, person, known, recorder, free, first, stop, stretches, held)
-                fitted[part] = True
-            for row in range(len(samples)):
-                last = params[row : row + 1] if fitted[row] else last
-                params[row] = last[0]
-            take.append(recorder.group, "contact", probability[samples])
-            recorder.append(params, np.where(filled[samples], State.FILLED, known.state[samples]), confidence, seen)
+        anew = np.ones(total, bool)
+        if earlier is not None:
+            changed = earlier.samples | _moved(earlier.result, group, held)
+            anew = _with_held(self._touched(changed, earlier.seen, known.spacing_s), stretches)
+        last = None
+        for begin, stop, solve in self._pieces(anew, earlier):
+            if stop <= done:
+                continue
+            samples = np.arange(begin, stop)
+            if solve:
+                last = self._before(take, person, known, recorder, stretches, held, begin) if last is None else last
+                seen = observations.read(take, person, samples, known)
+                params, confidence = np.empty((len(samples), D), np.float32), np.zeros(len(samples))
+                fitted = np.zeros(len(samples), bool)
+                for first, end in _within(stretches, begin, stop):
+                    part = slice(first - begin, end - begin)
+                    params[part], confidence[part] = self._window(take, person, known, recorder, free, first, end, stretches, held)
+                    fitted[part] = True
+                for row in range(len(samples)):
+                    last = params[row : row + 1] if fitted[row] else last
+                    params[row] = last[0]
+                recorder.append(params, np.where(filled[samples], State.FILLED, known.state[samples]), confidence, seen)
+            else:
+                recorder.copy(earlier.result, begin, stop)
+                last = np.array(earlier.result.read(group, "params")[stop - 1 : stop])
+            for name, values in {"contact": probability, "firm": held.firm, "places": held.places}.items():
+                take.append(group, name, values[samples])
             take.commit({})
-            yield Committed(self.name, person, int(begin), int(samples[-1] + 1))
-            yield Progress(self.name, total + int(samples[-1] + 1), 2 * total, person)
+            yield Committed(self.name, person, int(begin), int(stop))
+            yield Progress(self.name, total + int(stop), 2 * total, person)
+
+    def _pieces(self, anew: np.ndarray, earlier: "_Changed | None") -> list[tuple[int, int, bool]]:
+        core = self.settings["core"]
+        return pieces(anew, core if earlier is None else core + core // 2, core)  # what one correction touches is best solved at once
+
+    def _overlap(self, spacing_s: float) -> int:
+        """How many sightings away something must be to have no say: the stronger the smoothing, the more."""
+        wider = max(1.0, self.settings["smoothing"]) ** 0.5
+        return int(wider * np.clip(np.ceil(OVERLAP_S / spacing_s), LEAST_OVERLAP, MOST_OVERLAP))
+
+    def _touched(self, changed: np.ndarray, seen: np.ndarray, spacing_s: float) -> np.ndarray:
+        """(T,) bool: in whose neighbourhood something has changed. seen (T,): as it was and is."""
+        out, whole = changed.copy(), (0, len(changed))
+        for begin, stop in runs(changed):
+            low, high = neighbourhood(seen, whole, begin, stop, self._overlap(spacing_s))
+            out[low:high] = True
+        return out
 
     def _contacts(self, take, person: int, known: Survey, rig, free, stretches, camera: Turns) -> tuple[np.ndarray, Held]:
         """(T, 4) how likely each heel and toe stands, and what holds it."""
@@ -106,23 +151,25 @@ class Refine:
         places = find_places(rig, free, contacts, camera.rotation)
         contacts[disagreeing(rig, contacts, places)] = 0
         probability = np.where(contacts > 0, probability, np.minimum(probability, contact.LIKELY))
-        return probability, Held(firmness(contacts, known.spacing_s), places)
+        firm = firmness(contacts, known.spacing_s)
+        return probability, Held(firm if self.settings["foot_lock"] else np.zeros_like(firm), places)
 
     def _window(self, take, person: int, known: Survey, recorder: Recorder, before, first: int, stop: int, stretches,
                 held: Held | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Params and confidence of samples [first, stop), solved together with their neighbourhood within the stretch from the params before."""
         stretch = next(s for s in stretches if s[0] <= first < s[1])
-        overlap = int(np.clip(np.ceil(OVERLAP_S / known.spacing_s), LEAST_OVERLAP, MOST_OVERLAP))
-        low, high = neighbourhood(known.seen, stretch, first, stop, overlap)
+        low, high = neighbourhood(known.seen, stretch, first, stop, self._overlap(known.spacing_s))
         samples = np.arange(low, high)
         seen = observations.read(take, person, samples, known)
         sighted = slice(int(seen.seen.argmax()), len(samples) - int(seen.seen[::-1].argmax()))
         inner = slice(low + sighted.start, low + sighted.stop)
         start, scale = from_params(before[inner]), recorder.shape.landmark_scale
+        strength = max(self.settings["smoothing"], LEAST_SMOOTHING) ** 2
         if held is None:
-            poses = fit_sequence(recorder.rig, bridged(start, seen.seen[sighted]), seen[sighted], scale, known.spacing_s, FREE)
+            start = tilted(recorder.rig, bridged(start, seen.seen[sighted]), seen[sighted], scale, known.spacing_s, strength)
+            poses = fit_sequence(recorder.rig, start, seen[sighted], scale, known.spacing_s, FREE, smoothing=strength)
         else:
-            poses = fit_sequence(recorder.rig, start, seen[sighted], scale, known.spacing_s, HELD, held[inner])
+            poses = fit_sequence(recorder.rig, start, seen[sighted], scale, known.spacing_s, HELD, held[inner], strength)
             poses = planted(recorder.rig, poses, held[inner], known.spacing_s)
         params = to_params(coasting(poses, sighted.start, len(samples) - sighted.stop, known.spacing_s))
         confidence = recorder.confidence(from_params(params), seen)
@@ -140,7 +187,48 @@ class Refine:
             return np.array(take.read(recorder.group, "params", "recover")[:1])
         first = stretches[0][0]
         stop = min(stretches[0][1], first - first % self.settings["core"] + self.settings["core"])
+        if not first:  # it has one
+            return np.zeros((1, D), np.float32)
         return self._window(take, person, known, recorder, take.read(recorder.group, "free", self.name), first, stop, stretches, held)[0][:1]
+
+
+@dataclass
+class _Changed:
+    """An earlier result, the samples (T,) bool that `recover` has solved anew since, and (T,) bool those that were seen then and are now."""
+
+    result: Earlier
+    samples: np.ndarray
+    seen: np.ndarray
+
+
+def _earlier(take, person: int, recorder: Recorder, known: Survey) -> _Changed | None:
+    result = take.earlier(recorder.stage)
+    if result is None or not recorder.has_all(result) or any(
+            not result.has(recorder.group, name) or result.read(recorder.group, name).shape != (take.samples, *dims) for name, dims in MORE.items()):
+        return None
+    said = corrected.said_in(result, person)
+    if said is None:
+        return None
+    before, now = corrected.flags(said, take.frames), np.zeros(take.samples, np.uint16) if known.asked is None else known.asked
+    return _Changed(result, corrected.changed(before, now), known.seen & (before & corrected.BODY == 0))
+
+
+def _moved(result: Earlier, group: str, held: Held) -> np.ndarray:
+    """(T,) bool: where feet are held otherwise than in an earlier result."""
+    firm, places = result.read(group, "firm"), result.read(group, "places")
+    return ((firm != held.firm) | ((held.firm > 0) & (np.linalg.norm(places - held.places, axis=-1) > SAME_M))).any(1)
+
+
+def _with_held(anew: np.ndarray, stretches) -> np.ndarray:
+    """(T,) bool: with the samples between stretches, which repeat the last pose (or the first) of one."""
+    solved = np.zeros(len(anew), bool)
+    for begin, stop in stretches:
+        solved[begin:stop] = True
+    out = anew.copy()
+    for begin, stop in runs(~solved):
+        source = begin - 1 if begin else min(stop, len(anew) - 1)
+        out[begin:stop] |= anew[begin:stop].any() or anew[source]
+    return out
 
 
 def _within(stretches: list[tuple[int, int]], begin: int, stop: int) -> list[tuple[int, int]]:

@@ -64,7 +64,7 @@ class Track:
             if not frames.start <= frame < frames.stop:
                 who = next(person for person in people if any(p.frame == frame for p in person.prompts))
                 raise Body4DError(f"{who.name} has a prompt on frame {frame}, but frames {frames.start} to {frames.stop - 1} are used.",
-                                  "Move the prompt, or change --start and --end.", "prompt_outside_clip")
+                                  "Move the click or box, or choose a range of frames that holds it.", "prompt_outside_clip")
             sample = min(len(frames) - 1, round((frame - frames.start) / frames.step))
             hints.setdefault(sample, []).extend(hints_of(people, frame, sample, self._clip.read(frame), self._detector, self._landmarker))
         for person in people:

@@ -10,7 +10,7 @@ from body4d_engine.runs import runs
 from .tracked import real_walk
 
 
-@pytest.fixture(scope="module", params=[1, 3])
+@pytest.fixture(scope="module", params=[1])
 def walk(request):
     return real_walk(request.param)
 

@@ -12,7 +12,7 @@ SIZE = (1088, 1920)
 LEFT_LEG = trust.LIMBS["left leg"]
 
 
-@pytest.fixture(scope="module", params=[1, 3])
+@pytest.fixture(scope="module", params=[1])
 def walk(request):
     return real_walk(request.param)
 

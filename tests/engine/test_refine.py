@@ -60,13 +60,29 @@ def test_a_real_person_becomes_smoother_and_more_accurate(tmp_path, camera, most
 
 
 @pytest.mark.slow
-def test_seams_cannot_be_seen(tmp_path, walk):
+@pytest.mark.parametrize("smoothing", [1.0, 4.0])
+def test_seams_cannot_be_seen(tmp_path, walk, smoothing):
     track = to_and_fro(walk, 300)
-    whole, _ = made(tmp_path / "whole.take", walk, track, Refine(core=1000), fps=30)
-    parts, events = made(tmp_path / "parts.take", walk, track, Refine(core=60), fps=30)
+    whole, _ = made(tmp_path / "whole.take", walk, track, Refine(1000, smoothing), fps=30)
+    parts, events = made(tmp_path / "parts.take", walk, track, Refine(60, smoothing), fps=30)
     assert [(e.start, e.stop) for e in events if isinstance(e, Committed)] == [(i, i + 60) for i in range(0, 300, 60)]
     assert np.linalg.norm(sample_points(parts) - sample_points(whole), axis=-1).max() < 1e-4
     whole.close(), parts.close()
+
+
+def test_smoothing_and_foot_lock(tmp_path, walk):
+    take, persons, clip = tracked_take(tmp_path / "a.take", [(walk.px, walk.metres, visible(100))], walk.focal, walk.centre, walk.size, walk.fps)
+    run_stage(Recover(), take, persons, clip)
+    jitter, vertices = [], []
+    for number, refine in enumerate([Refine(smoothing=0), Refine(), Refine(smoothing=4), Refine(foot_lock=False)]):
+        run_stage(refine, take, persons, clip, key=f"{number}" * 8)
+        jitter.append(jitter_mm(take, "refine"))
+        vertices.append(np.array(take.read("people/1", "vertices", "refine")[:, ::100]))
+        assert take.read("people/1", "firm", "refine").any() == refine.settings["foot_lock"]
+        assert take.read("people/1", "contact", "refine").max() > 0.5
+    assert jitter[0] > 2 * jitter[1] and jitter[1] > 1.3 * jitter[2]
+    assert np.abs(vertices[1] - vertices[3]).max() > 1e-3
+    take.close()
 
 
 @pytest.mark.parametrize("kill_after", [0, 1, 2])
@@ -195,7 +211,7 @@ def test_who_gets_out_of_sight_goes_on_as_before(tmp_path, walk):
 def test_windows_of_fast_clips_are_no_larger(tmp_path, walk, monkeypatch):
     sizes = []
 
-    def fit(rig, start, seen, scale, spacing_s, stages, held=None):
+    def fit(rig, start, seen, scale, spacing_s, stages, held=None, smoothing=1.0):
         sizes.append(len(seen))
         return start
 

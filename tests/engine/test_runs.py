@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from body4d_engine.runs import runs
+from body4d_engine.runs import pieces, runs
 
 FLAGS = np.array([0, 1, 1, 0, 0, 1, 0, 0, 0, 1], bool)
 
@@ -26,3 +26,9 @@ FLAGS = np.array([0, 1, 1, 0, 0, 1, 0, 0, 0, 1], bool)
 ])
 def test_runs(values, options, expected):
     assert runs(values, **options) == expected
+
+
+def test_pieces_are_chosen_as_a_whole():
+    chosen = np.array([0, 0, 1, 1, 1, 1, 1, 0, 0, 0], bool)
+    assert pieces(chosen, 3, 2) == [(0, 2, False), (2, 5, True), (5, 7, True), (7, 9, False), (9, 10, False)]
+    assert pieces(np.ones(5, bool), 2, 9) == [(0, 2, True), (2, 4, True), (4, 5, True)] and pieces(np.ones(0, bool), 2, 9) == []
