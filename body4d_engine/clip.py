@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The input of everything: a video or a folder of images as upright frames 0, 1, 2... at a constant rate."""
 
-import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .clip_files import SUFFIXES
+from .clip_files import SUFFIXES, fingerprint_of
 from .errors import Body4DError
 from .events import Notice, Progress
 from .footage import Footage, stated_seconds
@@ -20,7 +19,6 @@ from .pixels import Upright, display_matrix
 from .timing import frame_grid, snap_rate
 
 FOLDER_FPS = Fraction(30)
-_MEGABYTE = 1 << 20
 _FULL_FRAME_DIAGONAL_MM = math.hypot(36, 24)
 _FOCAL_KEYS = ("com.apple.quicktime.camera.focal_length.35mm_equivalent", "focal_length.35mm_equivalent", "focallengthin35mmfilm",
                "focal_length_in_35mm_film")
@@ -207,7 +205,7 @@ class VideoClip(Clip):
         self._interlaced = first.interlaced_frame
         self.width, self.height = self._upright.size
         self.bytes = path.stat().st_size
-        self.fingerprint = file_fingerprint(path)
+        self.fingerprint = fingerprint_of(path)
         self._pixel_aspect = aspect if aspect > 0 else Fraction(1)
         self._about = {"codec": stream.codec_context.name, "container": container.format.name, "has_audio": bool(container.streams.audio),
                        "source_size": (first.width, first.height)}
@@ -307,9 +305,7 @@ class FolderClip(Clip):
         self.width, self.height = self.images.size
         sizes = [p.stat().st_size for p in self.images.files]
         self.bytes = sum(sizes)
-        names = "\n".join(f"{p.name} {size}" for p, size in zip(self.images.files, sizes))
-        ends = "".join(file_fingerprint(self.images.files[i]) for i in (0, -1))
-        self.fingerprint = hashlib.sha256((names + ends).encode()).hexdigest()
+        self.fingerprint = fingerprint_of(path)
         focal_mm = self.images.exif.get(0xA405)
         if focal_mm:
             self._focal_from_35mm(focal_mm, f"the EXIF data of {self.images.files[0].name}")
@@ -326,21 +322,6 @@ class FolderClip(Clip):
         return [Notice("clip", "gap", f"{self.name}: the numbering skips {first}" + (f" to {last}" if last > first else "")
                        + f"; {self.images.files[index].name} follows {self.images.files[index - 1].name} without a pause.", frame=index)
                 for index, first, last in self.images.gaps]
-
-
-def file_fingerprint(path: Path) -> str:
-    """sha256 over the size, the first and last megabyte and eight blocks between: fast for any size of file."""
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with open(path, "rb") as file:
-        if size <= 4 * _MEGABYTE:
-            digest.update(file.read())
-        else:
-            places = [(0, _MEGABYTE), *((size * i // 9, 1 << 16) for i in range(1, 9)), (size - _MEGABYTE, _MEGABYTE)]
-            for at, length in places:
-                file.seek(at)
-                digest.update(file.read(length))
-    return digest.hexdigest()
 
 
 def _rate_text(fps: Fraction) -> str:

@@ -181,19 +181,29 @@ def held(take: Take) -> dict[str, int | dict]:
     return known
 
 
+def pack_json(value) -> np.ndarray:
+    """What may be too long for a line, as an array to send."""
+    return np.frombuffer(json.dumps(value).encode(), np.uint8)
+
+
+def unpack_json(array: np.ndarray):
+    """The inverse of pack_json. Raises WireError."""
+    try:
+        return json.loads(array.tobytes())
+    except (ValueError, RecursionError) as error:
+        raise WireError(f"A part of a message could not be understood: {error}.", "Restart the engine.", "bad_message") from error
+
+
 def pack_held(take: Take) -> np.ndarray:
     """`held` as an array to send."""
-    return np.frombuffer(json.dumps(held(take)).encode(), np.uint8)
+    return pack_json(held(take))
 
 
 def unpack_held(array: np.ndarray) -> dict[str, int | dict]:
     """Raises WireError where it is not what `pack_held` made."""
-    try:
-        known = json.loads(array.tobytes())
-        if not isinstance(known, dict) or not all(isinstance(what, dict) or type(what) is int and what >= 0 for what in known.values()):
-            raise ValueError("not files and what is there of them")
-    except (ValueError, RecursionError) as error:
-        raise WireError(f"What a copy of a take has cannot be understood: {error}.", code="bad_request") from error
+    known = unpack_json(array)
+    if not isinstance(known, dict) or not all(isinstance(what, dict) or type(what) is int and what >= 0 for what in known.values()):
+        raise WireError("What a copy of a take has cannot be understood.", code="bad_request")
     return known
 
 

@@ -4,7 +4,8 @@
 Requests (JSON-RPC over `wire`; the two sides need not share a file system). Frames are clip frames from 0, positions px of the upright frame:
     hello {protocol}                  -> {protocol, engine, python, device, backends: {name: {lacks}}, cache_bytes}
     offer {name, files: [{name, bytes}], sha256, path?} -> {have}: as `clip_files.identify` says it; whether the engine has that clip: a copy, or the
-                                         very same bytes at `path`, which are then used in place
+                                         very same bytes at `path`, which are then used in place. files: here, or as an array of its JSON
+                                         (`wire.pack_json`): those of a long sequence of images are too many for a line
     send  {sha256, file, offset} + array `bytes` -> {received}: bytes of the whole clip; files in order, each from its start
     open  {sha256, image_fps?}        -> {clip: {name, width, height, fps: [n, d], frames, notices, blender_reasons}}; it is what the next three are about
     picture {frame, max_side?}        -> {} + array `rgb` (H, W, 3) u1
@@ -15,10 +16,13 @@ Requests (JSON-RPC over `wire`; the two sides need not share a file system). Fra
     run   {sha256, take, backend?, people?, settings?, range?, fresh?, until?, image_fps?, copy?} -> {summary}; meanwhile notifications `event` (progress with
                                          rate and seconds_left, or null), `take/bytes` and `take/commit`, what an event tells of always before it.
                                          range: [start, end or null, step]; until: the last stage to run. The same again goes on where it stopped.
+                                         settings: see `settings`; people: as `Person.to_json`, with prompts, heights and corrections, all of them each
+                                         time. What neither changes is not done again.
                                          copy: where the client has that take; it is gone on with where the engine's own is gone but sees that one.
                                          With the array `held` (`wire.pack_held` of the client's copy) only what that lacks is sent
     cancel {}                         -> {} at once; what was asked for before it answers with the error `cancelled`; what a run committed stays
-    close {take}                      -> {}: the engine's copy of that take is deleted
+    close {take, copy?}               -> {}: the engine's copy of that take is deleted; with `copy`, where the client has it, only if that is seen here
+                                         and as good: a run goes on with it at once, and the disk holds the take once
     cache {}                          -> {bytes} that clips and takes occupy here
     clear {}                          -> {bytes} that were freed; nothing that is in use
 

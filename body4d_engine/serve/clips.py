@@ -115,7 +115,7 @@ class Clips:
         stamp = _stamp(path) if path.is_absolute() else None
         if stamp is None or [(_clean(name), size) for name, size, _ in stamp] != [(entry["name"], entry["bytes"]) for entry in entries]:
             return False
-        if self._in_place.get(sha256) != (path, stamp) and identify(path, check)["sha256"] != sha256:
+        if self._in_place.get(sha256) != (path, stamp) and identify(path, lambda _: check())["sha256"] != sha256:
             return False
         self._in_place[sha256] = path, stamp
         return True
@@ -133,8 +133,10 @@ class Incoming:
             entries[0]["name"] = name  # as messages will call it
         self._name, self._hash = name, ClipHash(self.is_folder)
         self._file, self._written, self._received = -1, 0, 0
+        self._lock = FileLock(part.with_name(f"{part.name}.lock"))  # against `clear` of another engine
         with writing(part):
             self._folder.mkdir(parents=True)
+            self._lock.acquire()
         self._advance()
 
     @property
@@ -179,10 +181,13 @@ class Incoming:
             except OSError:
                 if not any(self.target.glob("*")):  # else another engine has received it meanwhile
                     raise
-                self.discard()
+        self.discard()
 
     def discard(self) -> None:
         shutil.rmtree(self.part, ignore_errors=True)
+        self._lock.release()
+        with suppress(OSError):
+            self._lock.path.unlink()
 
 
 def _clean(name: str) -> str:

@@ -13,14 +13,15 @@ from pathlib import Path
 from .. import __version__, wire
 from ..disk import writing
 from ..errors import Body4DError, TakeError
-from ..take import Take, delete_take
+from ..take import Take
 from .clips import Clips
+from .copies import forget, is_whole, share
 from .rates import Rates
 
 NUMBER = (int, float)
 PARAMETERS = {  # by request: name -> kind; with a question mark: may be left out
     "hello": {"protocol": int},
-    "offer": {"name": str, "files": list, "sha256": str, "path?": str},
+    "offer": {"name": str, "files?": list, "sha256": str, "path?": str},
     "send": {"sha256": str, "file": str, "offset": int},
     "open": {"sha256": str, "image_fps?": NUMBER},
     "picture": {"frame": int, "max_side?": int},
@@ -28,7 +29,8 @@ PARAMETERS = {  # by request: name -> kind; with a question mark: may be left ou
     "mask": {"frame": int, "person": dict},
     "run": {"sha256": str, "take": str, "backend?": str, "people?": list, "settings?": dict, "range?": list, "fresh?": bool, "until?": str,
             "image_fps?": NUMBER, "copy?": str},
-    "close": {"take": str},
+    "import_meshes": {"sources": list, "take": str, "topology?": str, "focal_px?": NUMBER, "fps?": NUMBER, "clip?": str, "fresh?": bool, "copy?": str},
+    "close": {"take": str, "copy?": str},
     "cache": {},
     "clear": {},
 }
@@ -65,8 +67,9 @@ class Requests:
         return {"protocol": wire.PROTOCOL, "engine": __version__, "python": platform.python_version(), "device": f"CPU, {os.cpu_count()} cores",
                 "backends": {name: {"lacks": backend.lacks()} for name, backend in BACKENDS.items()}, "cache_bytes": self._cache_bytes()}, {}
 
-    def offer(self, params: dict, _):
-        return {"have": self.clips.offer(params["name"], params["files"], params["sha256"], params["path"], self.server.check)}, {}
+    def offer(self, params: dict, arrays: dict):
+        files = wire.unpack_json(arrays["files"]) if "files" in arrays else params["files"]
+        return {"have": self.clips.offer(params["name"], files, params["sha256"], params["path"], self.server.check)}, {}
 
     def send(self, params: dict, arrays: dict):
         if "bytes" not in arrays:
@@ -145,32 +148,50 @@ class Requests:
     def run(self, params: dict, arrays: dict):
         from ..backends import get_backend
         from ..clip import open_clip
-        from ..events import Committed, StageFinished
         from ..people import Person
         from ..pipeline import run
-        from ..report import summarise
+        from ..settings import checked
 
-        folder, sent = self._take_folder(params["take"]), wire.unpack_held(arrays["held"]) if "held" in arrays else {}
-        people, settings = [Person.from_json(entry) for entry in params["people"] or []], _settings(params["settings"] or {})
-        backend, until, rates = get_backend(params["backend"] or "lite"), params["until"], Rates()
+        folder = self._take_folder(params["take"])
+        people, settings = [Person.from_json(entry) for entry in params["people"] or []], checked(params["settings"])
+        backend, until = get_backend(params["backend"] or "lite"), params["until"]
         if until not in (None, *(stage.name for stage in backend.stages(settings))):
             raise Body4DError(f"There is no stage {until}.", code="bad_request")
         self._adopt(folder, None if params["fresh"] else params["copy"])
         with self.clips.using(params["sha256"]) as (path, origin), open_clip(path, *_range(params["range"]), _rate(params["image_fps"])) as clip:
             clip.origin, clip.watch = origin, self.server.meanwhile
-            with closing(run(clip, folder, backend, people, settings, params["fresh"] or False, until)) as events:
-                while True:
-                    with self.server.breakable():
-                        event = next(events, None)
-                    if isinstance(event, (Committed, StageFinished)):
-                        self._copy(folder, sent)
-                    if event is None:
-                        break
-                    self.server.notify("event", {**event.to_json(), **rates.of(event, folder)})
-                    self.server.meanwhile()
+            return self._stream(run(clip, folder, backend, people, settings, params["fresh"] or False, until), folder, arrays)
+
+    def import_meshes(self, params: dict, arrays: dict):
+        """The sources, the topology and the clip are files that this side sees."""
+        from ..imports import import_any
+
+        folder, paths = self._take_folder(params["take"]), [*params["sources"], params["topology"], params["clip"]]
+        if not all(path is None or (isinstance(path, str) and "\0" not in path) for path in paths):
+            raise Body4DError("A file is named by its path.", code="bad_request")
+        self._adopt(folder, None if params["fresh"] else params["copy"])
+        events = import_any(params["sources"], folder, params["topology"], params["focal_px"], params["fps"], params["clip"], params["fresh"] or False)
+        return self._stream(events, folder, arrays)
+
+    def _stream(self, events, folder: Path, arrays: dict):
+        """Do the work of which these are the events, and send the client what they tell and what the take gains."""
+        from ..events import Committed, StageFinished
+        from ..report import summarise
+
+        sent, rates = wire.unpack_held(arrays["held"]) if "held" in arrays else {}, Rates()
+        with closing(events):
+            while True:
+                with self.server.breakable():
+                    event = next(events, None)
+                if isinstance(event, (Committed, StageFinished)):
+                    self._copy(folder, sent)
+                if event is None:
+                    break
+                self.server.notify("event", {**event.to_json(), **rates.of(event, folder)})
+                self.server.meanwhile()
         self._copy(folder, sent)
         with Take.open(folder) as take:
-            return {"summary": summarise(take) if take.stage("camera") else {}}, {}
+            return {"summary": summarise(take) if take.stage("camera") or take.stage("import") else {}}, {}
 
     def _adopt(self, folder: Path, copy: str | None) -> None:
         """Where the client has a copy of a take that is not here, go on with that. Raises Body4DError where it cannot be seen from here."""
@@ -182,7 +203,7 @@ class Requests:
         with writing(folder):
             part = folder.with_suffix(".part")
             shutil.rmtree(part, ignore_errors=True)
-            shutil.copytree(there, part, ignore=shutil.ignore_patterns("lock", "made"))
+            share(there, part)
             os.replace(part, folder)
 
     def _copy(self, folder: Path, sent: dict) -> None:
@@ -198,7 +219,9 @@ class Requests:
     # -- the cache ----------------------------------------------------------------------------------------------------
 
     def close(self, params: dict, _):
-        delete_take(self._take_folder(params["take"]))
+        folder = self._take_folder(params["take"])
+        if params["copy"] is None or is_whole(Path(params["copy"].replace("\0", "")), folder):
+            forget(folder)
         return {}, {}
 
     def cache(self, *_):
@@ -209,7 +232,7 @@ class Requests:
         self.clips.clear()
         for take in (self.folder / "takes").glob("*.take"):
             with suppress(TakeError):  # somebody writes it
-                delete_take(take)
+                forget(take)
         for part in (self.folder / "takes").glob("*.part"):
             shutil.rmtree(part, ignore_errors=True)
         return {"bytes": max(0, before - self._cache_bytes())}, {}
@@ -243,13 +266,3 @@ def _range(given: list | None) -> tuple:
     if (given is not None and len(given) != 3) or not all(type(n) is int for n in (start, step, 0 if stop is None else stop)):
         raise Body4DError("A range is [first frame, the frame after the last or null, step].", code="bad_request")
     return start, stop, step
-
-
-def _settings(given: dict) -> dict:
-    settings = {"focal_px": None, "focal_mm": None, "heights": {}, **given}
-    try:
-        settings["heights"] = {int(number): float(metres) for number, metres in settings["heights"].items()}
-        settings.update({name: settings[name] and float(settings[name]) for name in ("focal_px", "focal_mm")})
-    except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise Body4DError(f"The settings cannot be read: {error}.", code="bad_request") from error
-    return settings

@@ -162,6 +162,22 @@ def test_until_ends_after_a_stage_and_the_next_run_goes_on(client, tmp_path):
     assert client.code("run", {**RUN, "until": "dance"}) == "bad_request"
 
 
+def test_corrections_and_settings_reach_a_run_and_nothing_is_tracked_again(client, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(backends.BACKENDS["fake"], "stages", lambda settings: told.append(settings) or [FakeTrack(3), FakeRecover()])
+    give_clip(client)
+    client.result("run", RUN, copy=tmp_path / "copy.take")
+    client.events.clear()
+    said = [{"first_frame": 3, "last_frame": 5, "kind": "depth", "limb": "left arm"}, {"first_frame": 50, "last_frame": 60, "kind": "body"}]
+    client.result("run", {**RUN, "people": [{"id": 1, "corrections": said}], "settings": {"smoothing": 2, "foot_lock": False}}, copy=tmp_path / "copy.take")
+    assert {e["stage"]: e["skipped"] for e in client.events if e["event"] == "StageFinished"} == {"track": True, "recover": False}
+    assert [e["code"] for e in client.events if e["event"] == "Notice"] == ["correction_outside"]
+    assert told[-1]["smoothing"] == 2 and told[-1]["foot_lock"] is False
+    with Take.open(tmp_path / "copy.take") as take:
+        assert take.people[0]["corrections"] == said and take.settings["foot_lock"] is False
+        assert take.stage("recover")["corrections"] == {"1": said} and take.stage("recover")["base"] != take.stage("recover")["key"]
+
+
 def test_a_take_that_is_gone_here_goes_on_from_the_copy_of_its_owner(client, tmp_path):
     give_clip(client)
     run, copy = {**RUN, "take": "0123456789abcdef" * 2, "copy": str(tmp_path / "mine.take")}, tmp_path / "mine.take"
@@ -249,7 +265,7 @@ def test_a_cancel_right_behind_its_run_is_not_lost(client, monkeypatch):
     ("dance", {}, "unknown_method"), (["run"], {}, "unknown_method"), ("hello", {"protocol": 99}, "protocol"), ("hello", {}, "bad_request"),
     ("hello", [1], "bad_request"), ("run", {**RUN, "sha256": "../../etc"}, "bad_request"), ("run", {**RUN, "sha256": "0" * 64}, "clip_missing"),
     ("run", {}, "bad_request"), ("run", {**RUN, "fresh": 1}, "bad_request"), ("run", {**RUN, "people": [7]}, "bad_people"),
-    ("run", {**RUN, "settings": {"heights": {"x": 1}}}, "bad_request"), ("run", {**RUN, "backend": "big"}, "no_backend"),
+    ("run", {**RUN, "settings": {"heights": {"x": 1}}}, "bad_settings"), ("run", {**RUN, "backend": "big"}, "no_backend"),
     ("close", {"take": "../x"}, "bad_request"), ("send", {"sha256": SHA, "file": "a", "offset": 0}, "bad_request"),
     ("offer", {**OFFER, "files": []}, "bad_request"), ("offer", {**OFFER, "files": [{"name": "a.mp4", "bytes": -1}]}, "bad_request"),
     ("offer", {**OFFER, "files": [{"name": "a.png", "bytes": 1}, {"name": "a.exe", "bytes": 1}]}, "bad_request"),

@@ -16,6 +16,7 @@ from body4d_engine import wire
 from body4d_engine.clip_files import identify
 from body4d_engine.take import Take
 
+from .fakes import assert_same, contents
 from .make_clips import make_clip
 from .serving import ROOT, Child
 
@@ -211,3 +212,20 @@ def test_an_engine_that_cannot_see_our_files_gets_and_gives_everything_by_bytes(
     assert len(files) > 10 and {name: (copy / name).read_bytes() for name in files} == files
     with Take.open(copy) as take:
         assert take.clip["path"] == str(video) and take.stage("recover")
+
+
+def test_an_engine_that_sees_our_take_keeps_none_and_goes_on_with_ours(tmp_path, video):
+    clip, copy, theirs = identify(video), tmp_path / "copy.take", tmp_path / "remote" / "takes" / "demo.take"
+    with Child(tmp_path / "remote", program=FAKE, cwd=ROOT).greeted() as child:
+        child.result("offer", clip)
+        child.result("run", run_of(clip, "quick"), copy=copy)
+        name, before = Take.open(copy).id, contents(copy)
+        os.rename(theirs, theirs.with_name(f"{name}.take"))  # as the add-on, which calls it by its id
+        child.result("close", {"take": name, "copy": str(copy)})
+        assert not any((tmp_path / "remote" / "takes").iterdir())
+        again = {**run_of(clip, "quick", name), "copy": str(copy)}
+        child.events.clear()
+        child.result("run", again, {"held": wire.pack_held(Take.open(copy))}, copy=copy)
+        assert all(event["skipped"] for event in child.events if event["event"] == "StageFinished") and child.events
+        assert_same(contents(copy), before)
+        assert child.close() == 0

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine's own copy of a take: called by the take's id, made good from the client's copy where it is gone."""
 
+import hashlib
 import uuid
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from body4d_engine.errors import Body4DError
@@ -15,12 +18,21 @@ from .fakes import FakeBackend, FakeClip, assert_same, contents
 
 @pytest.fixture
 def requests(tmp_path):
-    return Requests(tmp_path / "cache", None)
+    return Requests(tmp_path / "cache", SimpleNamespace(check=None))
 
 
 def take_at(path):
     list(run(FakeClip(), path, FakeBackend(), [], {}))
     return Take.open(path).id
+
+
+def test_a_clip_that_another_engine_receives_is_not_cleared_away(requests, tmp_path):
+    clip = {"name": "a.mp4", "files": [{"name": "a.mp4", "bytes": 4}], "sha256": hashlib.sha256(b"abcd").hexdigest(), "path": None}
+    assert not requests.offer(clip, {})[0]["have"]
+    requests.send({"sha256": clip["sha256"], "file": "a.mp4", "offset": 0}, {"bytes": np.frombuffer(b"ab", np.uint8)})
+    Requests(tmp_path / "cache", SimpleNamespace(check=None)).clear({}, {})
+    requests.send({"sha256": clip["sha256"], "file": "a.mp4", "offset": 2}, {"bytes": np.frombuffer(b"cd", np.uint8)})
+    assert requests.offer(clip, {})[0]["have"] and [path.name for path in (tmp_path / "cache" / "clips").iterdir()] == [clip["sha256"]]
 
 
 def test_a_take_is_called_by_its_id(requests):
@@ -38,6 +50,27 @@ def test_the_clients_copy_is_gone_on_with_where_ours_is_gone(requests, tmp_path)
     before = (folder / "take.json").stat().st_mtime_ns
     requests._adopt(folder, str(tmp_path / "gone.take"))  # ours is here: theirs is not looked at
     assert (folder / "take.json").stat().st_mtime_ns == before
+
+
+def test_a_whole_copy_of_the_client_takes_the_place_of_ours(requests, tmp_path):
+    name = take_at(tmp_path / "mine.take")
+    ours, mine = requests._take_folder(name), tmp_path / "mine.take"
+    requests._adopt(ours, str(mine))
+    shared = [path for path in ours.rglob("*") if path.is_file() and path.samefile(mine / path.relative_to(ours))]
+    assert len(shared) > 5 and not {path.name for path in shared} & {"take.json", "take.json.bak", "lock"}
+    body = shared[0].relative_to(ours)
+    whole, damaged = (mine / body).read_bytes(), tmp_path / "damaged"
+    damaged.write_bytes(whole[:-1])
+    for copy in (tmp_path / "gone.take", mine):
+        damaged.replace(mine / body) if copy == mine else None
+        requests.close({"take": name, "copy": str(copy)}, {})
+        assert Take.exists(ours)
+    (mine / body).write_bytes(whole)
+    requests.close({"take": name, "copy": str(mine)}, {})
+    assert not ours.exists() and (mine / body).read_bytes() == whole
+    requests.close({"take": name, "copy": str(mine)}, {})
+    requests._adopt(ours, str(mine))
+    assert_same(contents(ours), contents(mine))
 
 
 @pytest.mark.parametrize("copy", ["mine.take", "gone.take", "relative"])
