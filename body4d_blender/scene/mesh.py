@@ -46,13 +46,13 @@ def still_mesh(name: str, take_id: str, vertices: np.ndarray, faces: np.ndarray)
     return mesh
 
 
-def keyed_mesh(name: str, take_id: str, vertices: np.ndarray, faces: np.ndarray, basis: int, clip_frames: range, timing: Timing) -> bpy.types.Mesh:
+def keyed_mesh(name: str, take_id: str, vertices: np.ndarray, faces: np.ndarray, clip_frames: range, timing: Timing) -> bpy.types.Mesh:
     """A mesh with one absolute shape key per sample and the curve that plays them.
 
-    vertices (n, V, 3) person space at clip_frames (n), faces (F, 3); `basis` is the sample that the mesh itself shows (in Edit Mode, say).
+    vertices (n, V, 3) person space at clip_frames (n), faces (F, 3); the mesh itself shows the first (in Edit Mode, say).
     No object holds the mesh yet: keys added to an object that a scene shows cost up to 50 ms each.
     """
-    mesh = still_mesh(name, take_id, vertices[basis], faces)
+    mesh = still_mesh(name, take_id, vertices[0], faces)
     carrier = bpy.data.objects.new(name, mesh)
     try:
         carrier.shape_key_add(name="Basis", from_mix=False)  # at eval_time 0

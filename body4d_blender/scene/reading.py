@@ -22,10 +22,16 @@ class PersonTrack:
     state: np.ndarray  # (n,) uint8
     cache: Path  # the .pc2 that holds `vertices`
     stage: str
+    confidence: np.ndarray | None  # (n,) 0..1; None where the take has none
 
     @property
     def first_seen(self) -> int:
         return int(np.argmax(self.state != State.ABSENT))
+
+    @property
+    def there(self) -> slice:
+        """The samples from the first to the last in which they are not absent."""
+        return slice(self.first_seen, len(self.state) - int(np.argmax(self.state[::-1] != State.ABSENT)))
 
     def frames_per_state(self) -> dict[str, int]:
         return {s.name.lower(): int((self.state == s).sum()) for s in State}
@@ -73,7 +79,13 @@ def read_person(take: Take, entry: dict, report) -> PersonTrack | None:
     if not np.isfinite(root).all():
         raise TakeError(f"{name} in {take.path.name} has no position at clip frame {take.frames[int(np.argmin(np.isfinite(root).all(1)))]}.",
                         "Run it again: only the damaged part is made anew.", "take_damaged")
-    return PersonTrack(number, name, tuple(entry["color"]), faces, vertices[:n], root, state, take.file_of(group, "vertices", stage), stage)
+    return PersonTrack(number, name, tuple(entry["color"]), faces, vertices[:n], root, state, take.file_of(group, "vertices", stage), stage,
+                       _confidence(take, group, stage, n))
+
+
+def _confidence(take: Take, group: str, stage: str, n: int) -> np.ndarray | None:
+    values = take.read(group, "confidence", stage) if take.has(group, "confidence", stage) else ()
+    return np.nan_to_num(np.array(values[:n], np.float32)) if np.ndim(values) == 1 and len(values) >= n else None
 
 
 def read_camera(take: Take) -> CameraTrack:

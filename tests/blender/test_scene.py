@@ -9,6 +9,7 @@ import pytest
 from bpy_extras.object_utils import world_to_camera_view
 from mathutils import Vector
 
+from body4d_blender import takes
 from body4d_blender.scene import build_take
 from body4d_blender.scene.timing import fps_parts
 from body4d_engine.take import State, Take, TakeError
@@ -229,7 +230,7 @@ def test_markers_are_few_and_start_where_the_span_does(scene, tmp_path):
     assert 1 <= len([m for m in markers if m[0] == "Cy filled"]) <= 12
 
 
-@pytest.mark.parametrize("damage, words", [("camera", "camera.npz"), ("faces", "faces of Ana"), ("no faces", "faces of Ana"), ("missing", "no take at")])
+@pytest.mark.parametrize("damage, words", [("camera", "camera.npz"), ("faces", "missing or damaged"), ("no faces", "missing or damaged"), ("missing", "no take at")])
 def test_a_damaged_take_is_refused_before_anything_is_touched(scene, tmp_path, damage, words):
     path = make_take(tmp_path / "a.take")
     if damage == "camera":
@@ -252,3 +253,17 @@ def test_a_take_just_begun_has_no_mesh_yet(scene, tmp_path):
     notices = []
     assert [o.type for o in build_take(path, report=notices.append).objects] == ["CAMERA"]
     assert "Ana has no mesh in this take yet." in notices
+
+
+def test_keys_are_made_only_from_the_first_to_the_last_sighting(scene, tmp_path):
+    state = np.full(20, State.ABSENT, np.uint8)
+    state[5:8] = state[10:12] = State.VISIBLE
+    path = make_take(tmp_path / "a.take", people={1: state})
+    body = body_of(build_take(path), 1)
+    assert [key.name for key in body.data.shape_keys.key_blocks][1:] == [f"f{frame:06d}" for frame in range(5, 12)]
+    with Take.open(path) as take:
+        vertices = np.asarray(take.read("people/1", "vertices"))
+    for sample in (5, 6, 7, 10, 11):
+        scene.frame_set(1 + sample)
+        np.testing.assert_array_equal(shown(body), upright(vertices[sample]))
+    assert takes.mesh_bytes(path) == vertices[5:12].nbytes
