@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-from . import clip, generate, import_take, install, people, pick
+from . import clip, corrections, floor, generate, import_meshes, import_take, install, people, pick, take
 
-PARTS = (install, import_take, clip, people, pick, generate)
+PARTS = (install, import_take, import_meshes, clip, people, pick, generate, take, corrections, floor)
 
 
 def register() -> None:

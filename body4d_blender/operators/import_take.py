@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""File > Import > Body4D take."""
+"""File > Import > Body4D take, and what is dropped on a window."""
 
 from pathlib import Path
 
 import bpy
-from body4d_engine.take import TakeError
 
+from body4d_engine.take import Take, TakeError
+
+from ..chosen import is_meshes, take_folder
 from ..scene import build_take
 
 MATCH = {"AUTO": None, "YES": True, "NO": False}
@@ -41,17 +43,6 @@ class SceneOptions:
         return {"match_scene": MATCH[self.match_scene], "mesh_cache": self.mesh_cache, "scene_start": self.start if self.use_start else None}
 
 
-def take_folder(filepath: str, directory: str) -> Path | None:
-    """The take that the user means: the folder itself, its take.json, or the folder that the file browser shows."""
-    for text in (filepath, directory):
-        path = Path(bpy.path.abspath(text)) if text else None
-        if path is not None and path.name == "take.json":
-            path = path.parent
-        if path is not None and (path / "take.json").exists():
-            return path
-    return Path(bpy.path.abspath(filepath or directory)) if filepath or directory else None
-
-
 class BODY4D_OT_import_take(SceneOptions, bpy.types.Operator):
     """Make animated people, the camera and the footage of a Body4D take; importing it again replaces them"""
 
@@ -61,18 +52,23 @@ class BODY4D_OT_import_take(SceneOptions, bpy.types.Operator):
 
     filepath: bpy.props.StringProperty(subtype="FILE_PATH", options={"SKIP_SAVE"})
     directory: bpy.props.StringProperty(subtype="DIR_PATH", options={"SKIP_SAVE"})
+    files: bpy.props.CollectionProperty(type=bpy.types.OperatorFileListElement, options={"SKIP_SAVE", "HIDDEN"})  # what Blender drops
     filter_glob: bpy.props.StringProperty(default="take.json", options={"HIDDEN"})
     filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
 
     def invoke(self, context, event):
+        if self.filepath or self._dropped():
+            return context.window_manager.invoke_props_dialog(self, title="Import Body4D Take", confirm_text="Import")
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
     def execute(self, context):
-        path = take_folder(self.filepath, self.directory)
+        path = take_folder(self.filepath or self._dropped(), self.directory)
         if path is None:
             self.report({"ERROR"}, "No take was chosen. Choose a folder whose name ends in .take.")
             return {"CANCELLED"}
+        if not Take.exists(path) and is_meshes(path):
+            return self._import_meshes(path)
         try:
             collection = build_take(path, scene=context.scene, report=lambda text: self.report({"WARNING"}, text), **self.scene_options())
         except TakeError as error:
@@ -81,16 +77,43 @@ class BODY4D_OT_import_take(SceneOptions, bpy.types.Operator):
         self.report({"INFO"}, f"Imported {collection.name}")
         return {"FINISHED"}
 
+    def _dropped(self) -> str:
+        return str(Path(self.directory) / self.files[0].name) if self.files and self.files[0].name else ""
+
+    def _import_meshes(self, path: Path) -> set[str]:
+        """What was chosen is no take, but what another tool made."""
+        try:
+            return bpy.ops.body4d.import_meshes(filepath=str(path), match_scene=self.match_scene, mesh_cache=self.mesh_cache, use_start=self.use_start,
+                                                start=self.start)
+        except RuntimeError as error:
+            self.report({"ERROR"}, str(error).removeprefix("Error: ").strip())
+            return {"CANCELLED"}
+
+
+class BODY4D_FH_take(bpy.types.FileHandler):
+    bl_label = "Body4D Take"
+    bl_import_operator = "body4d.import_take"
+    bl_file_extensions = ".take;.json"  # the folder, or the take.json in it: some systems drop no folders
+
+    @classmethod
+    def poll_drop(cls, context):
+        return context.area is not None and context.area.type in {"VIEW_3D", "OUTLINER"}
+
+
+CLASSES = (BODY4D_OT_import_take, BODY4D_FH_take)
+
 
 def _menu(self, context):
     self.layout.operator(BODY4D_OT_import_take.bl_idname, text="Body4D take (.take)")
 
 
 def register() -> None:
-    bpy.utils.register_class(BODY4D_OT_import_take)
+    for cls in CLASSES:
+        bpy.utils.register_class(cls)
     bpy.types.TOPBAR_MT_file_import.append(_menu)
 
 
 def unregister() -> None:
     bpy.types.TOPBAR_MT_file_import.remove(_menu)
-    bpy.utils.unregister_class(BODY4D_OT_import_take)
+    for cls in reversed(CLASSES):
+        bpy.utils.unregister_class(cls)

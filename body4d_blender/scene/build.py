@@ -11,7 +11,8 @@ from body4d_engine.take import State, Take, TakeError
 
 from . import camera as cameras
 from . import clip as footage
-from . import fcurves, markers, mesh, settings, tags
+from . import corrections, fcurves, floor, imported, markers, mesh, settings, tags
+from .doubts import find_doubts
 from .material import linear, person_material
 from .reading import CameraTrack, PersonTrack, is_pending, read_camera, read_people
 from .timing import Timing, rate_between
@@ -76,6 +77,7 @@ def build_take(take_path, *, scene=None, match_scene: bool | None = None, mesh_c
         camera = _camera(job, people, lens)
         bodies = [_body(job, person, data, mesh_cache) for person, data in zip(people, meshes)]
         _remove_others(job, [*bodies, camera])
+        floor.carry(scene, collection, job.ids, job.id, [*bodies, camera])
         keeps_camera = old is not None and not match_scene and scene.camera is not None  # the user may look through another one by now
         items = _scene(job, people, scene.camera if keeps_camera else camera, matched, items)
         _describe(job, lens, items)
@@ -113,10 +115,10 @@ def _meshes(job: _Import, people: list[PersonTrack], mesh_cache: bool) -> list[b
     """One mesh per person, in no object yet."""
     if mesh_cache:
         return [mesh.still_mesh(p.name, job.id, p.vertices[p.first_seen], p.faces) for p in people]
-    size = sum(p.vertices.nbytes for p in people)
+    size = sum(p.vertices[p.there].nbytes for p in people)
     if size > HEAVY_BYTES:
         job.report(f"The shape keys take {size / 2**30:.1f} GB, and twice that in memory. Import with Mesh Cache to play them from the take.")
-    return [mesh.keyed_mesh(p.name, job.id, p.vertices, p.faces, p.first_seen, job.frames(len(p.state)), job.timing) for p in people]
+    return [mesh.keyed_mesh(p.name, job.id, p.vertices[p.there], p.faces, job.frames(len(p.state))[p.there], job.timing) for p in people]
 
 
 def _claim(job: _Import, block: bpy.types.Object, role: str, name: str, person: int | None = None) -> None:
@@ -142,6 +144,7 @@ def _body(job: _Import, person: PersonTrack, data: bpy.types.Mesh, mesh_cache: b
     _claim(job, body, "person", person.name, person.id)
     body.color = linear(person.color)
     body[tags.FRAMES] = person.frames_per_state()
+    imported.write(body, person.confidence, person.state, find_doubts(job.take, person.id, person.state, person.confidence))
     frames = job.frames(len(person.state))
     if mesh_cache:
         mesh.play_cache(body, job.id, person.cache, frames, job.timing)
@@ -219,7 +222,7 @@ def _scene(job: _Import, people: list[PersonTrack], camera: bpy.types.Object, ma
     scene, take, timing = job.scene, job.take, job.timing
     markers.remove_markers(scene, items.get("markers", []))
     gap = max(1, round(MARKER_GAP_S * Fraction(*take.clip["fps"]) / take.frames.step))
-    items = {**items, "start": timing.start, "markers": []}
+    items = {**items, "start": timing.start, "rate": timing.rate, "frames": [take.frames.start, take.frames.stop, take.frames.step], "markers": []}
     for person in people:
         items["markers"] += markers.add_markers(scene, person.name, person.state, timing.scene_frames(job.frames(len(person.state))), gap)
     if matched:
@@ -244,6 +247,7 @@ def _describe(job: _Import, lens: CameraTrack, items: dict) -> None:
     job.collection[tags.TAKE] = tags.blend_path(job.take.path)
     job.collection[tags.FOCAL] = _focal(lens)
     job.collection[tags.NOTICES] = job.notices
+    corrections.imported(job.collection, items, len(job.ids) == 1, job.take.people)
     tags.write_items(job.collection, items)
 
 

@@ -8,11 +8,14 @@ import bpy
 
 TAKE_ID = "body4d_take_id"  # on everything made from a take
 TAKE = "body4d_take"  # its folder, relative to the .blend where that is saved
-ROLE = "body4d_role"  # "take", "person", "camera", "material", "mesh", "action", "clip", "sound", "world"
+ROLE = "body4d_role"  # "take", "person", "camera", "floor", "material", "mesh", "action", "clip", "sound", "world"
 PERSON = "body4d_person"
 NAME = "body4d_name"  # the name given by the import: one that still has it follows the take, one that the user renamed does not
 FOCAL = "body4d_focal"
 FRAMES = "body4d_frames"  # frames per state of a person
+CONFIDENCE = "body4d_confidence"  # of a person, by sample, in percent
+DOUBTS = "body4d_doubts"  # where a person deserves a look (JSON)
+CORRECTIONS = "body4d_corrections"  # what the user marked as wrong (JSON)
 NOTICES = "body4d_notices"
 ITEMS = "body4d_items"  # what the import put into the scene that cannot carry properties itself (JSON)
 

@@ -61,8 +61,9 @@ def write_frames(folder: Path, count: int, size=SIZE, first: int = 1) -> Path:
 
 def make_take(path: Path, /, *, people=None, start: int = 0, end: int = 20, step: int = 1, fps=(30000, 1001), size=SIZE, frame_count=None,
               focal=500.0, principal=None, method: str = "assumed", note: str = "0.8 x diagonal", seed: int = 0, stage: str = "refine",
-              mesh=None, finish: bool = True, **clip) -> Path:
-    """A complete take. people: {id: state (T,) or None for visible throughout}; a person whose states are all absent gets no mesh."""
+              mesh=None, finish: bool = True, confidence=None, notices=(), **clip) -> Path:
+    """A complete take. people: {id: state (T,) or None for visible throughout}; a person whose states are all absent gets no mesh.
+    confidence: {id: (T,)}."""
     people = {1: None, 2: None} if people is None else people
     samples = len(range(start, end, step))
     facts = {"name": "clip", "path": None, "fingerprint": "f", "width": size[0], "height": size[1], "fps": list(fps),
@@ -88,7 +89,12 @@ def make_take(path: Path, /, *, people=None, start: int = 0, end: int = 20, step
             take.append(group, "vertices", motion(samples, vertices, seed + i))
             take.append(group, "root", np.array([i - 1.5, 0.1 * i, 4 + i]) + time * [0.3, -0.05, 0.5])
             take.append(group, "state", state)
+            if i in (confidence or {}):
+                take.create_array(group, "confidence", "f4", ())
+                take.append(group, "confidence", np.asarray(confidence[i], np.float32))
             take.write_npz(f"people/{i}/body.{stage}.npz", faces=faces, model=np.array("sphere"))
+        for notice in notices:
+            take.notice(notice)
         take.commit({})
         if finish:
             take.finish()
