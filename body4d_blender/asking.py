@@ -82,7 +82,8 @@ class Asker:
 
         def refused(error) -> None:
             self.busy = self.opening = None
-            self._give_up(error)
+            if error.code != "cancelled":
+                self._give_up(error)
             if failed:
                 failed(error)
 
@@ -109,9 +110,7 @@ class Asker:
 
         def refused(error) -> None:
             self.busy = None
-            if error.code == "no_clip":  # another engine than the one that opened it: open it there, and ask again
-                opening.last = None
-            elif error.code != "cancelled":
+            if error.code != "cancelled":
                 self._give_up(error)
             if failed:
                 failed(error)
@@ -145,7 +144,7 @@ def redraw() -> None:
 
 def is_open(state) -> bool:
     """Whether the engine has this scene's clip open."""
-    return bool(state.clip) and opening.last is not None and opening.last.path == str(clip_path(state))
+    return bool(state.clip) and opening.is_open(clip_path(state))
 
 
 def mask_key(state, person, frame: int) -> tuple | None:

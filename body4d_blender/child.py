@@ -57,6 +57,10 @@ class Inbox:
             self._changed.notify_all()
             return item
 
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
     def close(self) -> None:
         with self._changed:
             self._closed = True
@@ -134,6 +138,8 @@ class Child:
             self._note(wire.await_greeting(out).splitlines())
             self.heard = True
             while (received := wire.receive(out)) is not None:
+                if self.inbox.closed:  # killed: what still was in the pipe is for nobody, least of all for the next one's requests
+                    break
                 message, arrays = received
                 arrays = self._arriving(message, arrays)
                 self.inbox.put((message, arrays), sum(array.nbytes for array in arrays.values()))

@@ -20,9 +20,11 @@ from body4d_engine import wire
 from body4d_engine.errors import Body4DError
 
 from .child import LOG_LINES, Child, Ended
-from .engine import EngineError
+from .engine import EngineError, stopped
+from .wording import hint_for_user, message_for_user
 
 START_SECONDS = 60.0
+ABSENT_SECONDS = 0.5
 KEPT = "What is finished is kept: try again, and it goes on from there."
 SET_UP = "Check the engine in the add-on's preferences."
 
@@ -52,12 +54,16 @@ class Client:
         self._callbacks: dict[str, Callable] = {}
         self._arriving: dict[str, Callable] = {}
         self._cancelled: set[int] = set()  # requests that a cancel wants to see answered
-        self._kill_at = 0.0
+        self._kill_at = self._ticked = 0.0
 
     @property
     def busy(self) -> bool:
         """Whether `tick` has something to wait for."""
         return bool(self._asked or self._failed or self.state == "starting")
+
+    def is_asked(self, *methods: str) -> bool:
+        """Whether a request of one of these names waits for its answer."""
+        return any(request.method in methods for request in self._asked.values())
 
     def start(self) -> None:
         """Start the engine, unless one runs. Never waits; what goes wrong is told to the requests, and by `error`."""
@@ -70,7 +76,8 @@ class Client:
         except (OSError, ValueError) as error:
             self._lose(EngineError(f"The engine {self.command[0]} does not start: {getattr(error, 'strerror', None) or error}.", SET_UP, "no_engine"))
             return
-        self.state, self._started = "starting", time.monotonic()
+        self.state = "starting"
+        self._started = self._ticked = time.monotonic()
         self._put(_Request("hello", {"protocol": wire.PROTOCOL}, None, self._greeted, None), held=False)
 
     def ask(self, method: str, params: dict | None = None, arrays=None, done=None, failed=None) -> int:
@@ -111,11 +118,12 @@ class Client:
     def cancel(self, grace_s: float = 1.0) -> None:
         """End whatever the engine is at; where its requests are not answered after grace_s, the engine is killed."""
         for number in self._held:
-            self._failed.append((self._asked.pop(number), _stopped()))
+            self._failed.append((self._asked.pop(number), stopped()))
         self._held.clear()
         if self._asked and self.state == "ready" and not self._cancelled:
             self._put(_Request("cancel", {}, None, None, None), held=False)
-            self._cancelled, self._kill_at = set(self._asked), time.monotonic() + grace_s
+            self._cancelled, self._ticked = set(self._asked), time.monotonic()
+            self._kill_at = self._ticked + grace_s
 
     def stop(self, tell: bool = True) -> None:
         """End the engine and wait until it is gone (at most a moment: one that does not end by itself is killed). Its requests fail at once;
@@ -123,7 +131,7 @@ class Client:
         child, self._child = self._child, None
         if child is not None:
             child.end()
-        self._lose(_stopped(), "off")
+        self._lose(stopped(), "off")
         while self._failed:
             request, error = self._failed.popleft()
             if tell and request.failed:
@@ -185,12 +193,15 @@ class Client:
         self._held.clear()
 
     def _watch(self) -> None:
-        """See to an engine that does not answer."""
+        """See to an engine that does not answer. Time in which nobody listened, since Blender was at something else, does not count."""
         now = time.monotonic()
+        if now - self._ticked > ABSENT_SECONDS:
+            self._started, self._kill_at = self._started + now - self._ticked, self._kill_at + now - self._ticked
+        self._ticked = now
         if self.state == "starting" and now > self._started + self._start_s:
             self._lose(EngineError(f"The engine did not answer within {self._start_s:g} seconds{self._tail()}.", SET_UP, "no_engine"))
         elif self._cancelled and now > self._kill_at:
-            self._lose(_stopped())
+            self._lose(stopped())
 
     def _lose(self, error: EngineError, state: str = "stopped") -> None:
         """The engine has ended, or must: all requests fail, and the next one starts a new engine."""
@@ -217,22 +228,19 @@ class Client:
         return f"; it said: {' / '.join(lines)[-300:].rstrip('.')}" if lines else ""
 
 
-def _stopped() -> EngineError:
-    return EngineError("Stopped.", "What is finished is kept.", "cancelled")
-
-
 def _error_of(answer) -> EngineError:
     """An error as the engine answered it; it may be of any shape."""
     answer = answer if isinstance(answer, dict) else {"message": str(answer)}
     data = answer.get("data") if isinstance(answer.get("data"), dict) else {}
-    return EngineError(str(answer.get("message", "The engine refused.")), str(data.get("hint", "")), str(data.get("code", "engine")),
+    code = str(data.get("code", "engine"))
+    return EngineError(message_for_user(str(answer.get("message", "The engine refused."))), hint_for_user(code, str(data.get("hint", ""))), code,
                        str(data.get("traceback", "")))
 
 
 def _how(code: int) -> str:
     """An exit code in words."""
     if code >= 0:
-        return f"exit code {code}"
+        return f"exit code {code if code < 1 << 16 else hex(code)}"  # Windows says in hexadecimals what crashed
     try:
         name = signal.Signals(-code).name
     except ValueError:

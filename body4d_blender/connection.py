@@ -15,7 +15,7 @@ import bpy
 from bpy.app.handlers import persistent
 
 from .client import Client
-from .engine import VARIABLES, EngineError, engine_command
+from .engine import VARIABLES, EngineError, engine_command, stopped
 from .preferences import engine_setting
 
 TICK_S = 0.02
@@ -26,7 +26,7 @@ _engine = ""
 _variables: dict[str, str] = {}  # with which the engine was started
 _posted: collections.deque[Callable[[], None]] = collections.deque()
 _announced: tuple[float, Callable[[], None]] | None = None
-_waiting = 0  # threads that will post something
+_works: "set[InThread]" = set()  # whose results are waited for
 longest_tick_s = 0.0  # of all so far, without what was announced
 
 
@@ -37,9 +37,11 @@ def use(engine: str = "") -> None:
 
 
 def get() -> Client:
-    """The client of the chosen engine, started. Another choice, or other folders for it, end the engine before. Raises EngineError where none
-    is set."""
+    """The client of the chosen engine, started. Another choice, or other folders for it, end the engine before, once it makes no take any more.
+    Raises EngineError where none is set."""
     global _client, _variables
+    if _client is not None and _client.is_asked("run", "import_meshes"):
+        return _client
     command = engine_command(_engine or engine_setting())
     if _client is not None and (_client.command, _variables) != (command, VARIABLES):
         _client.stop()
@@ -102,12 +104,11 @@ def announce(call: Callable[[], None], after_s: float = 0.1) -> None:
 
 
 class InThread:
-    """Run `work()` on a thread, then done(result) or failed(error) in a tick."""
+    """Run `work()` on a thread, then done(result) or failed(error) in a tick; at once where another file is opened meanwhile."""
 
     def __init__(self, work, done, failed):
-        global _waiting
-        _waiting += 1
         self._done, self._failed = done, failed
+        _works.add(self)
         threading.Thread(target=self._run, args=(work,), daemon=True, name="body4d work").start()
         wake()
 
@@ -118,11 +119,14 @@ class InThread:
             result, call = error, self._failed
         _posted.append(lambda: self._finish(call, result))  # not `post`: timers belong to the main thread
 
-    @staticmethod
-    def _finish(call, result) -> None:
-        global _waiting
-        _waiting = max(0, _waiting - 1)
-        call(result)
+    def _finish(self, call, result) -> None:
+        if self in _works:
+            _works.remove(self)
+            call(result)
+
+    def leave(self) -> None:
+        """Nobody wants the result any more, whenever it comes."""
+        self._finish(self._failed, stopped())
 
 
 def wake() -> None:
@@ -132,7 +136,7 @@ def wake() -> None:
 
 
 def is_busy() -> bool:
-    return bool(_posted or _announced or _waiting or (_client is not None and _client.busy))
+    return bool(_posted or _announced or _works or (_client is not None and _client.busy))
 
 
 def step() -> bool:
@@ -189,8 +193,14 @@ def stop() -> None:
 @persistent
 def _load_pre(*_) -> None:
     """Another file is opened: what was asked for the one before must not go into it. An idle engine stays, with its models loaded."""
+    _leave_works()
     if is_busy():
         stop()
+
+
+def _leave_works() -> None:
+    for work in list(_works):
+        work.leave()
 
 
 def _quit() -> None:
@@ -204,9 +214,10 @@ def register() -> None:
 
 
 def unregister() -> None:
-    global _client, _waiting, _announced
+    global _client, _announced
+    _leave_works()
     stop()
-    _client, _waiting, _announced = None, 0, None
+    _client, _announced = None, None
     _posted.clear()
     if bpy.app.timers.is_registered(_tick):
         bpy.app.timers.unregister(_tick)

@@ -12,7 +12,7 @@ import gpu
 from gpu_extras.batch import batch_for_shader
 from mathutils import Matrix
 
-from .asking import masks_on, unpicked_on
+from .asking import asker, masks_on, unpicked_on
 from .picking import Area, texture_of, under_cursor
 from .scene.picture import find_image
 from .state import active_person, clip_frame, clip_path
@@ -170,3 +170,4 @@ def unregister() -> None:
     if _handle is not None:
         bpy.types.SpaceImageEditor.draw_handler_remove(_handle, "WINDOW")
         _handle = None
+    asker.answers.clear()  # their textures have to go before Blender's graphics do

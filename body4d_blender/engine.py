@@ -24,6 +24,11 @@ class EngineError(Body4DError):
         self.traceback = traceback
 
 
+def stopped() -> EngineError:
+    """What whoever waits is told when the user, or the end of it all, stops the work."""
+    return EngineError("Stopped.", "What is finished is kept.", "cancelled")
+
+
 def engine_command(setting: str = "") -> list[str]:
     """The command that starts the engine's `serve`. `setting`: an engine's Python, its environment's folder, its `body4d` program, or a whole
     command line such as `ssh gpu-box body4d serve`; where it is empty, the environment variable BODY4D_ENGINE, else `body4d` on the search

@@ -6,6 +6,7 @@ What was committed to the take stays, whatever happens: the same generation agai
 
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,17 +14,18 @@ import bpy
 from bpy.app.handlers import persistent
 
 from body4d_engine import wire
-from body4d_engine.errors import Body4DError
+from body4d_engine.errors import Body4DError, TakeError
 from body4d_engine.take import Take, delete_take
 
 from . import connection, takes
-from .engine import EngineError
+from .engine import EngineError, stopped
 from .opening import Opening
 from .receiving import TakeCopy
 from .scene import build_take, preview
+from .undo import push_undo
+from .viewing import Viewer
 
 REDRAW_S = 0.1
-OTHER_TAKE = ("take_of_another_clip", "take_in_use", "take_unknown")
 STAGES = {"prepare": "Reading the clip", "shots": "Finding cuts", "proxy": "Copying the clip for Blender", "camera": "Finding the camera",
           "track": "Following people", "detail": "Reading hands and faces", "recover": "Recovering bodies", "refine": "Refining the motion",
           "import": "Reading results"}
@@ -33,9 +35,10 @@ STAGES = {"prepare": "Reading the clip", "shots": "Finding cuts", "proxy": "Copy
 class Order:
     """What is to be generated. frames: (first, the one after the last or None, step), clip frames from 0; people as `Person.to_json`, empty:
     everyone. options: for `build_take`, mesh_cache None for shape keys up to 1 GB. scene: the session_uid of the scene that gets the result;
-    None: only the take is made. fresh: forget a take that is there."""
+    None: only the take is made. fresh: forget a take that is there. meshes: what other tools made, read in place of a clip: `import_meshes`'s sources,
+    topology, focal_px, fps, clip."""
 
-    clip: Path
+    clip: Path | None
     take: Path
     people: list = field(default_factory=list)
     frames: tuple[int, int | None, int] = (0, None, 1)
@@ -43,6 +46,7 @@ class Order:
     scene: int | None = None
     options: dict = field(default_factory=dict)
     fresh: bool = False
+    meshes: dict | None = None
 
 
 current: "Generation | None" = None
@@ -59,25 +63,31 @@ class Generation:
         self.stage, self.person, self.done, self.total, self.seconds_left = "", None, 0, 0, None
         self.people: list[tuple[int, str]] = []  # id and name of everyone found
         self.begun, self.first_mesh_s = time.monotonic(), None
+        self.waits = ""  # what a result that is ready waits for
         self._say, self._said, self._drawn = say or (lambda text: None), "", 0.0
+        self._clip, self._take = None, ""  # as the engine has it open; the take's id
         self._copy: TakeCopy | None = None
-        self._opening = Opening(order.clip, self._opened, self._fail)
+        scene = self._scene()
+        self._viewer = Viewer(scene) if scene else None
+        self._opening = Opening(order.clip, self._opened, self._fail) if order.meshes is None else None
+        if self._opening is None:
+            connection.post(lambda: self._opened(None))
 
     # -- what the panel shows -----------------------------------------------------------------------------------------
 
     @property
     def title(self) -> str:
         if self.state == "opening":
-            return "Sending the clip" if 0 < self._opening.fraction < 1 else "Opening the clip"
+            return self._opening.words if self._opening else "Reading results"
         if self.state == "running":
             return STAGES.get(self.stage, self.stage.capitalize()) or "Starting"
-        return {"stopping": "Stopping", "building": "Building the result: Blender waits for it"}.get(self.state, "Done")
+        return {"stopping": "Stopping", "building": self.waits or "Building the result: Blender waits for it"}.get(self.state, "Done")
 
     @property
     def fraction(self) -> float:
         """How much of this stage is done, 0..1; all people count."""
         if self.state == "opening":
-            return self._opening.fraction
+            return self._opening.fraction if self._opening else 0.0
         if self.state != "running" or not self.total:
             return 0.0
         order = [number for number, _ in self.people]
@@ -88,18 +98,31 @@ class Generation:
     # -- what happens -------------------------------------------------------------------------------------------------
 
     def _opened(self, clip) -> None:
-        folder, order = self.order.take, self.order
         if self.state != "opening":
-            self._fail(_stopped())
+            self._fail(stopped())
+            return
+        self._clip = clip
+        connection.InThread(self._prepare, self._run, self._fail)
+
+    def _prepare(self) -> tuple:
+        """By a thread, since a take may be large: our copy of it, its id, what of it is here already (None: nothing), and the id of the one that was
+        deleted for it."""
+        folder, forgotten = self.order.take, ""
+        if self.order.fresh and Take.exists(folder):
+            with suppress(TakeError):  # it cannot be read, which may be why
+                forgotten = Take.open(folder).id
+            delete_take(folder)
+        take = Take.open(folder) if Take.exists(folder) else None
+        held = wire.pack_held(take) if take else None
+        return TakeCopy(folder), take.id if take else uuid.uuid4().hex, held, forgotten
+
+    def _run(self, prepared: tuple) -> None:
+        order = self.order
+        self._copy, self._take, held, forgotten = prepared
+        if self.state != "opening":
+            self._fail(stopped())
             return
         try:
-            if order.fresh:
-                delete_take(folder)
-            there = Take.exists(folder)
-            take = Take.open(folder) if there else None
-            name = take.id if there else uuid.uuid4().hex
-            held = {"held": wire.pack_held(take)} if there else None
-            self._copy = TakeCopy(folder)
             client = connection.get()
         except Body4DError as error:
             self._fail(error)
@@ -110,8 +133,15 @@ class Generation:
         client.on("take/commit", self._committed, lambda params, arrays: copy.receive("take/commit", params, arrays))
         self.state = "running"
         start, stop, step = order.frames
-        request = {"sha256": clip.key, "take": name, "people": order.people, "settings": order.settings, "range": [start, stop, step]}
-        connection.ask("run", {**request, "copy": str(folder)} if there else request, held, done=self._ran, failed=self._fail)
+        request = {"take": self._take, **({} if held is None else {"copy": str(order.take)})}
+        arrays = None if held is None else {"held": held}
+        if forgotten:
+            connection.ask("close", {"take": forgotten})
+        if order.meshes is not None:
+            connection.ask("import_meshes", {**request, **order.meshes}, arrays, done=self._ran, failed=self._fail)
+        else:
+            request |= {"sha256": self._clip.key, "people": order.people, "settings": order.settings, "range": [start, stop, step]}
+            connection.ask("run", request, arrays, done=self._ran, failed=self._fail)
 
     def _event(self, event: dict, _) -> None:
         kind = event.get("event")
@@ -142,19 +172,24 @@ class Generation:
             return
         self.people = [(entry["id"], entry["name"]) for entry in self._copy.people]
         scene = self._scene()
-        if scene is not None and preview.update(scene, self._copy.newest) and self.first_mesh_s is None:
-            self.first_mesh_s = time.monotonic() - self.begun
+        if scene is not None and not bpy.app.is_job_running("RENDER") and preview.update(scene, self._copy.newest, self.order.take):
+            self._viewer.show(preview.bodies(scene))
+            self.first_mesh_s = self.first_mesh_s or time.monotonic() - self.begun
         self._show()
 
     def _ran(self, answer: dict, _) -> None:
         self._arrived()
         if self.state != "running":
-            self._fail(self.error or _stopped())
+            self._fail(self.error or stopped())
             return
         self._let_go()
         self.state = "building"
         self._show()
         connection.redraw()
+        # An engine that sees our copy of the take needs none of its own. Before the result is built: Windows deletes no file that is read.
+        connection.ask("close", {"take": self._take, "copy": str(self.order.take)}, None, self._build_soon, self._build_soon)
+
+    def _build_soon(self, *_) -> None:
         connection.announce(self._build)
 
     def _build(self) -> None:
@@ -162,11 +197,16 @@ class Generation:
         global last_build_s, last_notice
         if self.state != "building":  # stopped meanwhile
             return
-        if bpy.app.is_job_running("RENDER"):  # it reads what we would change
+        before, self.waits = self.waits, _in_the_way(self._scene())
+        if self.waits:
+            if before != self.waits:
+                connection.redraw()
             connection.announce(self._build)
             return
         began = time.perf_counter()
         try:
+            if self.order.meshes is None:
+                takes.learn(self.order.take)
             if self.order.scene is not None:
                 scene = self._scene()
                 if scene is None:
@@ -176,8 +216,10 @@ class Generation:
                 if options.get("mesh_cache") is None:
                     options["mesh_cache"] = takes.mesh_bytes(self.order.take) > takes.HEAVY_BYTES
                 notices: list[str] = []
-                build_take(self.order.take, scene=scene, report=notices.append, **options)
-                _push_undo()
+                collection = build_take(self.order.take, scene=scene, report=notices.append, **options)
+                if scene.camera is not None and collection in scene.camera.users_collection:
+                    self._viewer.look_through_camera(scene)
+                push_undo("Body4D Generate")
                 last_notice = notices[0] if notices else ""
                 for notice in notices:
                     self._say(f"Note: {notice}")
@@ -185,15 +227,12 @@ class Generation:
             self._fail(error)
             return
         last_build_s = time.perf_counter() - began
-        takes.learn(self.order.take)
         self._end()
 
     def _fail(self, error: Exception) -> None:
         if self.state == "done":
             return
         self.error = self.error or error
-        if getattr(self.error, "code", "") in OTHER_TAKE:
-            self.error = EngineError(self.error.message, "Start over, or choose another folder for the take.", self.error.code)
         if getattr(error, "traceback", "") and error.code != "cancelled":
             print(error.traceback, flush=True)  # for the log; the panel shows the words
         self._end()
@@ -221,7 +260,8 @@ class Generation:
         """Stop; what was committed stays. The end comes within a second or so, by itself."""
         if self.state in ("opening", "running"):
             self.state = "stopping"
-            self._opening.cancel()
+            if self._opening:
+                self._opening.cancel()
             connection.cancel()
         elif self.state == "building":
             self._end()
@@ -253,18 +293,16 @@ def stop() -> None:
         generation = current
         generation.cancel()
         connection.stop()
-        generation._fail(_stopped())
+        generation._fail(stopped())
 
 
-def _stopped() -> EngineError:
-    return EngineError("Stopped.", "What is done is kept.", "cancelled")
-
-
-def _push_undo() -> None:
-    windows = bpy.context.window_manager.windows
-    if windows:
-        with bpy.context.temp_override(window=windows[0]):
-            bpy.ops.ed.undo_push(message="Body4D Generate")
+def _in_the_way(scene) -> str:
+    """Why the result cannot come into the scene just now, for the user; '' where it can."""
+    if bpy.app.is_job_running("RENDER"):  # it reads what we would change
+        return "The result is ready: it comes after the render"
+    if scene is not None and not bpy.app.background and any(body.mode not in ("OBJECT", "POSE") for body in scene.objects):
+        return "The result is ready: go to Object Mode to get it"  # an undo step of any other mode would not hold it
+    return ""
 
 
 @persistent

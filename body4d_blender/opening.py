@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from body4d_engine.clip_files import identify
+from body4d_engine import wire
+from body4d_engine.clip_files import clip_files, identify
 from body4d_engine.errors import Body4DError
 
 from . import connection
-from .engine import EngineError
+from .engine import EngineError, stopped
 
 CHUNK = 4 << 20
 
@@ -32,13 +33,20 @@ class Clip(NamedTuple):
 
 
 last: Clip | None = None  # the clip that requests about frames are about; None while another is being opened
+_engine: dict | None = None  # the hello of the engine that has it open
+
+
+def is_open(path: Path) -> bool:
+    """Whether the engine that runs now has the clip at this path open."""
+    return last is not None and last.path == str(path) and _engine is connection.hello()
 
 
 class Opening:
-    """A clip on its way into the engine. `fraction`: how much of it was sent. Then done(clip: Clip) or failed(error: Body4DError)."""
+    """A clip on its way into the engine. `words`: what is done; `fraction`: how much of that. Then done(clip: Clip) or failed(error: Body4DError)."""
 
     def __init__(self, path, done, failed):
         self.path, self.fraction, self._done, self._failed = Path(path), 0.0, done, failed
+        self.words = f"Reading {self.path.name}"
         self._cancelled, self._offer = False, {}
         connection.InThread(self._identify, self._offered, self._fail)
 
@@ -48,16 +56,20 @@ class Opening:
     def _identify(self) -> dict:
         if not self.path.exists():
             raise EngineError(f"There is no clip at {self.path}.", "Choose it again where it is now.", "no_such_file")
-        files = sorted(self.path.iterdir()) if self.path.is_dir() else [self.path]
-        stamp = [(file.name, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
+        stamp = [(file.name, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in clip_files(self.path)]
         known = _identities.get(str(self.path))
         if known is None or known[0] != stamp:
-            known = _identities[str(self.path)] = stamp, identify(self.path, self._watch)
+            known = _identities[str(self.path)] = stamp, identify(self.path, self._read)
         return known[1]
+
+    def _read(self, fraction: float) -> None:
+        """By the thread that reads."""
+        self.fraction = fraction
+        self._watch()
 
     def _watch(self) -> None:
         if self._cancelled:
-            raise EngineError("Stopped.", code="cancelled")
+            raise stopped()
 
     def _fail(self, error: Exception) -> None:
         if not isinstance(error, Body4DError):
@@ -73,15 +85,16 @@ class Opening:
         connection.ask(method, params, arrays, done, self._failed)
 
     def _offered(self, offer: dict) -> None:
-        self._offer = offer
-        self._ask("offer", offer, lambda answer, _: self._open() if answer.get("have") else self._send(0, 0, 0))
+        self._offer, self.words, self.fraction = offer, "Opening the clip", 0.0
+        self._ask("offer", {name: offer[name] for name in ("name", "sha256", "path")},
+                  lambda answer, _: self._open() if answer.get("have") else self._send(0, 0, 0), {"files": wire.pack_json(offer["files"])})
 
     def _send(self, index: int, offset: int, total: int) -> None:
         """Send from there on, chunk by chunk: the next when the one before has arrived."""
         files = self._offer["files"]
         while index < len(files) and not files[index]["bytes"]:  # nothing to send of it
             index += 1
-        self.fraction = total / max(1, sum(entry["bytes"] for entry in files))
+        self.words, self.fraction = "Sending the clip", total / max(1, sum(entry["bytes"] for entry in files))
         if index == len(files):
             self._open()
             return
@@ -102,11 +115,11 @@ class Opening:
 
     def _open(self) -> None:
         global last
-        last, self.fraction = None, 1.0
+        last, self.words, self.fraction = None, "Opening the clip", 0.0
         self._ask("open", {"sha256": self._offer["sha256"]}, self._opened)
 
     def _opened(self, answer: dict, _) -> None:
-        global last
+        global last, _engine
         try:
             clip = answer["clip"]
             opened = Clip(self._offer["sha256"], str(self.path), clip["width"], clip["height"], Fraction(*clip["fps"]), clip["frames"], clip["notices"],
@@ -114,5 +127,5 @@ class Opening:
         except (KeyError, TypeError, ValueError) as error:
             self._failed(EngineError(f"The engine's answer about {self.path.name} is not complete ({error!r}).", "Update the engine.", "bad_message"))
             return
-        last = opened
+        last, _engine = opened, connection.hello()
         self._done(opened)

@@ -105,6 +105,15 @@ def engine_setting() -> str:
     return str(installing.python_of(found.folder))
 
 
+def engine_problem() -> str:
+    """Why no engine could be started now, in words; '' where one could."""
+    try:
+        engine.engine_command(engine_setting())
+    except engine.EngineError as error:
+        return str(error)
+    return ""
+
+
 def own_python() -> str:
     """Blender's own Python, from which an environment can be made."""
     return sys.executable

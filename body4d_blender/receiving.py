@@ -2,6 +2,7 @@
 """Our own copy of a take that grows in the engine. No bpy."""
 
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,8 +74,12 @@ class TakeCopy:
         return Newest(entry["id"], entry["name"], tuple(entry["color"]), np.array(vertices[last]), np.array(root[last]), self._faces[file])
 
     def close(self) -> None:
-        """Let go of the take; what arrives later is ignored."""
+        """Let go of the take; what arrives later is ignored. Where nothing has come, no folder is left."""
         with self._turn:
             if self._lock is not None:
                 self._lock.release()
+                if not Take.exists(self.folder):
+                    with suppress(OSError):  # it holds something else
+                        self._lock.path.unlink()
+                        self.folder.rmdir()
                 self._lock = None

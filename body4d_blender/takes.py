@@ -12,6 +12,8 @@ import bpy
 
 from body4d_engine.take import Take, TakeError
 
+from .scene.reading import read_people
+
 LOOK_AGAIN_S = 2.0
 HEAVY_BYTES = 1 << 30  # of shape keys: from here on a mesh cache is the better choice
 # Of the lite engine. Time on two cores: clips of one person took 0.048 s per frame, of two 0.085 (docs/quality.md). Anny has 13,718 vertices.
@@ -61,14 +63,16 @@ def known(folder: Path) -> Known:
 
 def look(folder: Path) -> Known:
     """What there is now."""
-    if not Take.exists(folder):
-        return Known()
     try:
+        if not Take.exists(folder):
+            return Known()
         with Take.open(folder) as take:
             done = tuple(take.to_json()["stages"])
             return Known(True, take.working is None and ("refine" in done or "import" in done), done)
     except TakeError:
         return Known(True)
+    except OSError:  # a folder that may not be looked into
+        return Known()
 
 
 def look_again() -> None:
@@ -92,8 +96,7 @@ def _look() -> None:
 def mesh_bytes(folder: Path) -> int:
     """Bytes of all meshes of a take as shape keys. Raises TakeError."""
     with Take.open(folder) as take:
-        return sum(take.read(f"people/{entry['id']}", "vertices", stage).nbytes for entry in take.people
-                   if (stage := take.result_stage(entry["id"])) is not None)
+        return sum(person.vertices[person.there].nbytes for person in read_people(take, lambda notice: None))
 
 
 def estimate(frames: int, people: int, cache: bool | None) -> Estimate:
@@ -128,7 +131,8 @@ def size_text(size: float) -> str:
 
 
 def time_text(seconds: float) -> str:
-    """75 -> "1:15", 4000 -> "1:06:40"."""
-    seconds = max(0, round(seconds))
-    hours, minutes = divmod(seconds // 60, 60)
-    return f"{hours}:{minutes:02d}:{seconds % 60:02d}" if hours else f"{minutes}:{seconds % 60:02d}"
+    """75 -> "75 s", 600 -> "10 min", 8000 -> "2 h 13 min"."""
+    if seconds < 99.5:
+        return f"{max(0, round(seconds))} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours > 1 else f"{60 * hours + minutes} min"

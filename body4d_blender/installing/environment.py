@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+from body4d_engine.disk import FileLock
 from body4d_engine.errors import Body4DError
 
 from .bundle import Bundle
@@ -121,9 +122,23 @@ def size_text(count: float) -> str:
 
 def remove(root: Path) -> None:
     """Delete the environments; the user's `wheels` stay. The engine must have ended. Raises Body4DError."""
-    for folder in [*root.glob("engine-*")]:
-        remove_folder(folder)
-    sweep(root)
+    if not root.is_dir():
+        return
+    lock = hold(root)
+    try:
+        for folder in [*root.glob("engine-*")]:
+            remove_folder(folder)
+        sweep(root)
+    finally:
+        lock.release()
+
+
+def hold(root: Path) -> FileLock:
+    """The lock of whoever changes what is installed in `root`. Raises Body4DError where another Blender has it, and OSError."""
+    lock = FileLock(root / "lock")
+    if not lock.acquire():
+        raise Body4DError("Another Blender is installing the engine here.", "Wait until it has finished.", "locked")
+    return lock
 
 
 def remove_folder(folder: Path) -> None:

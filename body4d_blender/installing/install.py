@@ -14,7 +14,6 @@ import traceback
 from pathlib import Path
 from typing import NamedTuple
 
-from body4d_engine.disk import FileLock
 from body4d_engine.errors import Body4DError
 
 from . import environment, interpreters, offline, pip
@@ -68,10 +67,7 @@ class Install(threading.Thread):
         lock = None
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.root / "lock")
-            if not lock.acquire():
-                lock = None
-                raise Body4DError("Another Blender is installing the engine here.", "Wait until it has finished.", "locked")
+            lock = environment.hold(self.root)
             environment.sweep(self.root)
             self.result = self._install()
         except Body4DError as error:

@@ -10,14 +10,9 @@ from .. import connection, demo
 from ..asking import asker, redraw
 from ..preferences import PACKAGE
 from ..state import set_clip
+from ..undo import push_undo
 
 downloaded: float | None = None  # how much of the demo clip, 0 to 1; None while there is no download
-
-
-def push_undo(message: str) -> None:
-    """An undo step of what just changed outside an operator's own."""
-    with bpy.context.temp_override(window=bpy.context.window_manager.windows[0]):
-        bpy.ops.ed.undo_push(message=message)
 
 
 def run_now(operator, start) -> bool:
@@ -32,11 +27,16 @@ def run_now(operator, start) -> bool:
     return not errors
 
 
-def open_clip(scene_name: str, path: Path, done=None, failed=None) -> None:
-    """Have the engine open a clip; then it is the scene's, as one undo step."""
+def find_scene(number: int) -> bpy.types.Scene | None:
+    """The scene with this session_uid, which undo does not change; None where it is gone, as after another file was opened."""
+    return next((scene for scene in bpy.data.scenes if scene.session_uid == number), None)
+
+
+def open_clip(scene_number: int, path: Path, done=None, failed=None) -> None:
+    """Have the engine open a clip; then it is the scene's (its session_uid), as one undo step."""
 
     def opened(clip) -> None:
-        scene = bpy.data.scenes.get(scene_name)  # by name: the scene may have been undone and redone meanwhile
+        scene = find_scene(scene_number)
         if scene is not None:
             set_clip(scene.body4d, clip.path, clip.width, clip.height, clip.frames, float(clip.fps))
             push_undo("Choose Clip")
@@ -70,8 +70,8 @@ class BODY4D_OT_choose_clip(bpy.types.Operator):
         if path is None or not path.exists():
             self.report({"ERROR"}, f"There is no clip at {path}." if path else "No clip was chosen.")
             return {"CANCELLED"}
-        name = context.scene.name
-        return {"FINISHED"} if run_now(self, lambda done, failed: open_clip(name, path, done, failed)) else {"CANCELLED"}
+        scene = context.scene.session_uid
+        return {"FINISHED"} if run_now(self, lambda done, failed: open_clip(scene, path, done, failed)) else {"CANCELLED"}
 
 
 class BODY4D_OT_demo_clip(bpy.types.Operator):
@@ -88,7 +88,7 @@ class BODY4D_OT_demo_clip(bpy.types.Operator):
         return downloaded is None
 
     def execute(self, context):
-        name, folder = context.scene.name, demo_folder()
+        scene, folder = context.scene.session_uid, demo_folder()
 
         def start(done, failed) -> None:
             global downloaded
@@ -97,12 +97,13 @@ class BODY4D_OT_demo_clip(bpy.types.Operator):
             def arrived(path) -> None:
                 global downloaded
                 downloaded = None
-                open_clip(name, path, done, failed)
+                open_clip(scene, path, done, failed)
 
             def did_not(error) -> None:
                 global downloaded
                 downloaded = None
-                asker.problem = str(error)
+                if getattr(error, "code", "") != "cancelled":
+                    asker.problem = str(error)
                 redraw()
                 failed(error)
 

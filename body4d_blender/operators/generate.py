@@ -9,7 +9,7 @@ import bpy
 from body4d_engine.errors import Body4DError
 from body4d_engine.people import load_people
 
-from .. import connection, generating
+from .. import connection, generating, retaking
 from ..engine import result_name
 from ..state import clip_path, people_json, take_path
 from .import_take import MATCH
@@ -88,13 +88,31 @@ class BODY4D_OT_generate(bpy.types.Operator):
         ranged = not own and state.use_range
         start = self.frame_start or (state.frame_start if ranged else 1)
         end = self.frame_end or (state.frame_end if ranged else None)
+        if not own and state.clip_frames:
+            end = end and min(end, state.clip_frames)
+            if start > state.clip_frames:
+                raise ValueError(f"The range begins with frame {start}, but the clip has {state.clip_frames} frames. Choose an earlier start.")
         if end is not None and end < start:
             raise ValueError(f"The range from frame {start} to {end} is empty. Choose a later end.")
-        people = _people(self.people) if self.people else [] if own else people_json(state)
+        people, settings = _people(self.people) if self.people else [] if own else people_json(state), {}
+        if not self.people:
+            _check_clicks(people, start, end)
+        if not self.fresh:
+            people, settings = retaking.kept(take, people)
         options = {"mesh_cache": MESH_CACHE[state.output if self.output == "SCENE" else self.output],
                    "match_scene": MATCH[state.match_scene if self.match_scene == "SCENE" else self.match_scene]}
-        return generating.Order(clip=clip, take=take, people=people, frames=(start - 1, end, self.step or (1 if own else state.step)), scene=scene.session_uid,
-                                options=options, fresh=self.fresh)
+        return generating.Order(clip=clip, take=take, people=people, frames=(start - 1, end, self.step or (1 if own else state.step)), settings=settings,
+                                scene=scene.session_uid, options=options, fresh=self.fresh)
+
+
+def _check_clicks(people: list[dict], start: int, end: int | None) -> None:
+    """Raises ValueError where a click is outside the range; in frames counted from 1, as the panel counts."""
+    for person in people:
+        for frame in (click[0] + 1 for click in person["prompts"]["clicks"]):
+            if frame < start or (end is not None and frame > end):
+                upto = f"{start} to {end}" if end is not None else f"from {start} on"
+                raise ValueError(f"{person['name']} was clicked on frame {frame}, but the range is frames {upto}. Remove that click, or choose a range that "
+                                 "holds it.")
 
 
 def _people(text: str) -> list[dict]:

@@ -7,7 +7,7 @@ import bpy
 
 from body4d_engine.errors import Body4DError
 
-from .. import connection, installing, preferences
+from .. import connection, generating, installing, preferences
 from ..engine import EngineError
 
 TICK_S = 0.2
@@ -19,6 +19,20 @@ cache_bytes: int | None = None
 
 def is_installing() -> bool:
     return job is not None and job.running
+
+
+class _EndsEngine:
+    """An operator that ends the engine."""
+
+    @classmethod
+    def poll(cls, context):
+        if is_installing():
+            cls.poll_message_set("The engine is being installed")
+            return False
+        if generating.current is not None:
+            cls.poll_message_set("The engine is generating. Cancel that, or wait for it")
+            return False
+        return True
 
 
 def forget() -> None:
@@ -55,7 +69,7 @@ def look() -> None:
         connection.ask("cache", done=heard, failed=failed)
 
 
-class BODY4D_OT_install_engine(bpy.types.Operator):
+class BODY4D_OT_install_engine(_EndsEngine, bpy.types.Operator):
     """Download the lite engine's packages and install them, the engine and its models into a folder of their own"""
 
     bl_idname = "body4d.install_engine"
@@ -66,13 +80,6 @@ class BODY4D_OT_install_engine(bpy.types.Operator):
     @classmethod
     def description(cls, context, properties):
         return "Make the engine's environment anew, with a Python that is there now" if properties.repair else cls.__doc__
-
-    @classmethod
-    def poll(cls, context):
-        if is_installing():
-            cls.poll_message_set("The engine is being installed")
-            return False
-        return True
 
     def execute(self, context):
         global job
@@ -142,18 +149,11 @@ class BODY4D_OT_cancel_install(bpy.types.Operator):
         return {"FINISHED"}
 
 
-class BODY4D_OT_remove_engine(bpy.types.Operator):
+class BODY4D_OT_remove_engine(_EndsEngine, bpy.types.Operator):
     """Delete the installed engine. Takes and scenes stay as they are"""
 
     bl_idname = "body4d.remove_engine"
     bl_label = "Remove"
-
-    @classmethod
-    def poll(cls, context):
-        if is_installing():
-            cls.poll_message_set("The engine is being installed")
-            return False
-        return True
 
     def invoke(self, context, event):
         return context.window_manager.invoke_confirm(self, event)
@@ -164,7 +164,7 @@ class BODY4D_OT_remove_engine(bpy.types.Operator):
         job = None
         try:
             installing.remove(preferences.install_root())
-        except Body4DError as error:
+        except (Body4DError, OSError) as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         finally:
@@ -172,7 +172,7 @@ class BODY4D_OT_remove_engine(bpy.types.Operator):
         return {"FINISHED"}
 
 
-class BODY4D_OT_check_engine(bpy.types.Operator):
+class BODY4D_OT_check_engine(_EndsEngine, bpy.types.Operator):
     """Start the engine and show what it can do on its machine"""
 
     bl_idname = "body4d.check_engine"

@@ -3,9 +3,11 @@
 
 import bpy
 
-from ..asking import Answer, asker, detect_key, mask_key, unpicked_on
+from ..asking import Answer, asker, detect_key, mask_key, redraw, unpicked_on
+from ..engine import stopped
 from ..state import active_person, add_person, clip_frame, find_person
-from .clip import push_undo, run_now
+from ..undo import push_undo
+from .clip import find_scene, run_now
 
 PERSON = "Number of the person; 0: the active one"
 
@@ -173,17 +175,21 @@ class BODY4D_OT_find_everyone(_Changes, bpy.types.Operator):
 
     def execute(self, context):
         scene = context.scene
-        name, state = scene.name, scene.body4d
+        number, state = scene.session_uid, scene.body4d
         frame = min(clip_frame(scene) if self.frame < 0 else self.frame, state.clip_frames - 1)
         asker.retry()
 
         def start(done, failed) -> None:
             def found(*_) -> None:
-                add_found(name, frame)
+                add_found(number, frame)
                 done()
 
             def look(*_) -> None:
-                key = detect_key(bpy.data.scenes[name].body4d, frame)
+                there = find_scene(number)
+                if there is None:
+                    failed(stopped())
+                    return
+                key = detect_key(there.body4d, frame)
                 if key in asker.answers:
                     found()
                 else:
@@ -194,9 +200,9 @@ class BODY4D_OT_find_everyone(_Changes, bpy.types.Operator):
         return {"FINISHED"} if run_now(self, start) else {"CANCELLED"}
 
 
-def add_found(scene_name: str, frame: int) -> None:
-    """Everyone found on the frame and not in the list gets into it, as one undo step."""
-    scene = bpy.data.scenes.get(scene_name)
+def add_found(scene_number: int, frame: int) -> None:
+    """Everyone found on the frame and not in the list of the scene (its session_uid) gets into it, as one undo step."""
+    scene = find_scene(scene_number)
     if scene is None:
         return
     state, active = scene.body4d, scene.body4d.active_person
@@ -209,6 +215,7 @@ def add_found(scene_name: str, frame: int) -> None:
     state.active_person = active
     if found:
         push_undo("Find Everyone")
+        redraw()
 
 
 CLASSES = (BODY4D_OT_add_person, BODY4D_OT_remove_person, BODY4D_OT_move_person, BODY4D_OT_add_click, BODY4D_OT_remove_click, BODY4D_OT_finish_person,

@@ -110,8 +110,7 @@ class BODY4D_OT_pick_people(bpy.types.Operator):
 
     def cancel(self, context):
         """The window closes or another file is opened."""
-        drawing.picking, drawing.cursor = False, None
-        context.window_manager.event_timer_remove(self._timer)
+        self._leave(context)
 
     def _act(self, context, event, region, place) -> bool:
         """What a click or one of our keys does, as an undo step. False where it is none of ours."""
@@ -189,16 +188,22 @@ class BODY4D_OT_pick_people(bpy.types.Operator):
                 area.header_text_set(text)
 
     def _leave(self, context):
-        drawing.picking, drawing.cursor = False, None
         context.window_manager.event_timer_remove(self._timer)
-        context.workspace.status_text_set(None)
-        if self._over:
+        if self._over and context.window:
             context.window.cursor_modal_restore()
-        for area in context.window.screen.areas:
-            if area.type == "IMAGE_EDITOR":
-                area.header_text_set(None)
-            area.tag_redraw()
+        tidy()
         return {"FINISHED"}
+
+
+def tidy() -> None:
+    """Take back what the tool shows, wherever: since it began the user may have gone to another workspace."""
+    drawing.picking, drawing.cursor = False, None
+    for workspace in bpy.data.workspaces:
+        workspace.status_text_set(None)
+    for area in (area for screen in bpy.data.screens for area in screen.areas):
+        if area.type == "IMAGE_EDITOR":
+            area.header_text_set(None)
+        area.tag_redraw()
 
 
 def _status(header, context) -> None:
@@ -234,5 +239,6 @@ def register() -> None:
 
 
 def unregister() -> None:
-    drawing.picking = False
+    if drawing.picking:
+        tidy()
     bpy.utils.unregister_class(BODY4D_OT_pick_people)

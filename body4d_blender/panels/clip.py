@@ -5,8 +5,9 @@ import bpy
 
 from ..asking import asker
 from ..operators import clip as operators
+from ..preferences import engine_problem
 from ..state import clip_path
-from .common import Body4DPanel, wrapped
+from .common import Body4DPanel, engine_button, wrapped
 
 
 class BODY4D_PT_clip(Body4DPanel, bpy.types.Panel):
@@ -23,19 +24,25 @@ class BODY4D_PT_clip(Body4DPanel, bpy.types.Panel):
             column.label(text=f"{state.clip_width} \N{MULTIPLICATION SIGN} {state.clip_height} px, {state.clip_frames} frames, {state.clip_fps:.4g} fps",
                          icon="BLANK1")
         else:
+            if engine_problem() and not asker.problem:
+                box = layout.box()
+                wrapped(box, "Body4D works with an engine outside Blender, and there is none yet", "INFO")
+                engine_button(box)
             layout.operator("body4d.choose_clip", icon="FILE_MOVIE")
             if operators.downloaded is None:
-                layout.operator("body4d.demo_clip", icon="IMPORT")
-            layout.operator("body4d.import_take", text="Import Take", icon="FILE_TICK")
+                layout.operator("body4d.demo_clip", icon="INTERNET")
+            layout.operator("body4d.import_take", text="Import Take", icon="IMPORT")
         if state.clip_frames:
             _draw_range(layout, state)
         if operators.downloaded is not None:
             layout.progress(factor=operators.downloaded, type="BAR", text=f"Downloading the demo clip, {operators.downloaded:.0%}")
         elif asker.opening is not None:
-            fraction = asker.opening.fraction
-            layout.progress(factor=fraction, type="BAR", text=f"Sending the clip, {fraction:.0%}" if fraction else f"Reading {asker.opening.path.name}")
+            words, fraction = asker.opening.words, asker.opening.fraction
+            layout.progress(factor=fraction, type="BAR", text=f"{words}, {fraction:.0%}" if fraction else words)
         elif asker.problem:
-            wrapped(layout.box(), asker.problem, "ERROR")
+            box = layout.box()
+            wrapped(box, asker.problem, "ERROR")
+            engine_button(box)
 
 
 def _draw_range(layout, state) -> None:

@@ -5,6 +5,8 @@ import textwrap
 
 import bpy
 
+from .. import preferences
+
 LETTER, MARGIN = 6.5, 80  # px of the interface's font at scale 1; the panel's edges, tabs and an icon
 
 
@@ -20,6 +22,12 @@ def wrapped(layout, text: str, icon: str = "NONE", width: int = 0) -> None:
     column.scale_y = 0.8
     for i, line in enumerate(textwrap.wrap(text, width or _fitting())):
         column.label(text=line, icon=icon if i == 0 or icon == "NONE" else "BLANK1")
+
+
+def engine_button(layout) -> None:
+    """The way to the preferences, where no engine could be started."""
+    if preferences.engine_problem():
+        layout.operator("preferences.addon_show", text="Set Up the Engine", icon="PREFERENCES").module = preferences.PACKAGE
 
 
 def _fitting() -> int:

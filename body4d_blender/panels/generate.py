@@ -6,7 +6,7 @@ import bpy
 from .. import generating, takes
 from ..operators.generate import MESH_CACHE
 from ..state import clip_path, people_json, take_path, used_frames
-from .common import Body4DPanel, wrapped
+from .common import Body4DPanel, engine_button, wrapped
 
 
 class BODY4D_PT_generate(Body4DPanel, bpy.types.Panel):
@@ -23,7 +23,9 @@ class BODY4D_PT_generate(Body4DPanel, bpy.types.Panel):
         elif clip_path(state) is not None:
             _draw_choice(layout, state)
         if generating.last_error:
-            wrapped(layout.box(), generating.last_error, "ERROR")
+            box = layout.box()
+            wrapped(box, generating.last_error, "ERROR")
+            engine_button(box)
         elif generating.last_notice:
             wrapped(layout.box(), generating.last_notice, "INFO")
 
@@ -50,7 +52,7 @@ def _draw_estimate(layout, state, frames: int) -> None:
     picked = len(people_json(state))
     cost = takes.estimate(frames, picked, cache)
     grid = layout.grid_flow(columns=2, even_columns=True, row_major=True)
-    who = f"{picked} {'person' if picked == 1 else 'people'}" if picked else f"everyone, if {takes.USUAL_PEOPLE}"
+    who = f"{picked} {'person' if picked == 1 else 'people'}" if picked else f"if {takes.USUAL_PEOPLE} people"
     for label, value in (("Frames", f"{frames:,}, {who}"), ("Time", f"about {takes.time_text(cost.seconds)}"), ("Disk", takes.size_text(cost.disk)),
                          (".blend", f"+{takes.size_text(cost.blend)}" if cost.blend else "stays small"),
                          ("Memory", takes.size_text(cost.memory) if cost.memory else "little")):

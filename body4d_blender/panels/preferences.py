@@ -44,11 +44,16 @@ def _engine(self, box, context, found: installing.Status, width: int) -> None:
     icons = {"absent": "INFO", "complete": "CHECKMARK", "outdated": "FILE_REFRESH"}
     wrapped(box, found.words, icons.get(found.state, "ERROR"), width)
     if found.folder:
-        wrapped(box, f"{found.folder} ({installing.size_text(found.bytes)}, Python {found.python})", "NONE", width)
+        row = box.row(align=True)
+        row.label(text=f"{installing.size_text(found.bytes)}, Python {found.python}, in {found.folder}", icon="BLANK1")
+        row.operator("wm.path_open", text="", icon="FILE_FOLDER").filepath = str(found.folder)
     _hello(box, width)
     if preferences.bundle() is None:
         wrapped(box, "This copy of the add-on carries no engine to install. Install the extension from its zip, or use an existing engine.", "INFO", width)
     else:
+        if found.state == "absent":
+            wrapped(box, f"It downloads {installing.size_text(installing.DOWNLOAD_BYTES)} once and takes {installing.size_text(installing.UNPACKED_BYTES)}. "
+                         "Blender's own Python stays as it is.", "BLANK1", width)
         row = box.row()
         if found.state in ("absent", "outdated", "incomplete"):
             row.operator("body4d.install_engine", text="Install Lite Engine" if found.state == "absent" else "Update", icon="IMPORT")
@@ -58,8 +63,8 @@ def _engine(self, box, context, found: installing.Status, width: int) -> None:
         if not bpy.app.online_access:
             _offline(box, context, width)
         box.use_property_split = True
-        box.prop(self, "python")
-        box.prop(self, "engine_folder")
+        box.prop(self, "python", placeholder="Found by itself")
+        box.prop(self, "engine_folder", placeholder="The extension's own folder")
     if install.job is not None and install.job.error:
         _failure(box, install.job, width)
 
@@ -99,9 +104,9 @@ def _failure(box, job: installing.Install, width: int) -> None:
 def _folders(self, box, width: int) -> None:
     box.label(text="Folders")
     box.use_property_split = True
-    box.prop(self, "weights_folder")
+    box.prop(self, "weights_folder", placeholder="None needed")
     row = box.row()
-    row.prop(self, "cache_folder")
+    row.prop(self, "cache_folder", placeholder="The engine's own choice")
     known = install.cache_bytes
     row.operator("body4d.clear_cache", text="Clear" if known is None else f"Clear {installing.size_text(known)}", icon="TRASH")
 

@@ -18,6 +18,32 @@ def scene():
 
 
 @pytest.fixture
+def addon(scene):
+    """The add-on, enabled; the scene."""
+    import body4d_blender
+
+    body4d_blender.register()
+    yield bpy.context.scene
+    body4d_blender.unregister()
+
+
+@pytest.fixture
+def video(tmp_path):
+    """A clip for scripted engines."""
+    path = tmp_path / "clip one.mp4"
+    path.write_bytes(b"not looked at")
+    return path
+
+
+@pytest.fixture
+def slow(tmp_path):
+    """Another, for which they need a while."""
+    path = tmp_path / "slow.mp4"
+    path.write_bytes(b"not looked at either")
+    return path
+
+
+@pytest.fixture
 def engine(tmp_path):
     """A function: the setting of a scripted engine that behaves as asked (`fake_engine.HOWS`). None of them may outlive the test."""
     from body4d_blender import connection

@@ -22,6 +22,7 @@ from body4d_engine.errors import Body4DError  # noqa: E402
 from body4d_engine.events import Committed, Progress, StageFinished  # noqa: E402
 from body4d_engine.people import Person  # noqa: E402
 from body4d_engine.pipeline import run  # noqa: E402
+from body4d_engine.serve.copies import is_whole, share  # noqa: E402
 from body4d_engine.take import Take, delete_take  # noqa: E402
 from tests.blender.make_take import motion, sphere  # noqa: E402
 from tests.engine.fakes import FakeBackend, FakeClip, FakeTrack  # noqa: E402
@@ -131,7 +132,8 @@ class Engine:
 
     def do_offer(self, number, params, arrays):
         have = bool(params.get("path")) and Path(params["path"]).exists() and "far" not in params["name"]
-        self.clips[params["sha256"]] = {**params, "got": [b""] * len(params["files"])}
+        files = wire.unpack_json(arrays["files"]) if "files" in arrays else params["files"]
+        self.clips[params["sha256"]] = {**params, "files": files, "got": [b""] * len(files)}
         return {"have": have}
 
     def do_send(self, number, params, arrays):
@@ -156,7 +158,9 @@ class Engine:
         return {"people": []}
 
     def do_close(self, number, params, arrays):
-        delete_take(self.home / f"{params['take']}.take")
+        take = self.home / f"{params['take']}.take"
+        if not params.get("copy") or is_whole(Path(params["copy"]), take):
+            delete_take(take)
         return {}
 
     def do_run(self, number, params, arrays):
@@ -164,7 +168,9 @@ class Engine:
         offered = self.clips[params["sha256"]]
         people = [Person.from_json(entry) for entry in params["people"]]
         if params.get("copy") and not Take.exists(folder):
-            raise Body4DError("The engine does not have this take.", "Start over.", "take_unknown")
+            if not Take.exists(params["copy"]) or "far" in offered["name"]:
+                raise Body4DError("The engine does not have this take.", "Start over.", "take_unknown")
+            share(Path(params["copy"]), folder)
         for event in run(Clip(offered, *params["range"]), folder, BACKEND, people, params["settings"], params.get("fresh", False)):
             self.send({"method": "event", "params": {**event.to_json(), "rate": 25.0, "seconds_left": 3.0}})
             if "slow" in offered["name"] and isinstance(event, Progress):

@@ -81,7 +81,7 @@ def test_import_says_what_is_wrong(addon, tmp_path):
 
 def test_import_again_does_not_take_over_the_options_of_another_import(scene, tmp_path):
     collection, layout = build_take(make_take(tmp_path / "a.take"), mesh_cache=True), MagicMock()
-    panels.take.BODY4D_PT_take.draw(SimpleNamespace(layout=layout), SimpleNamespace(object=None, collection=collection))
+    panels.take.BODY4D_PT_take_files.draw(SimpleNamespace(layout=layout), SimpleNamespace(object=None, collection=collection))
     again = layout.operator.return_value
     assert (again.match_scene, again.use_start, again.mesh_cache) == ("AUTO", False, True)
     assert take_folder(again.filepath, "") == tmp_path / "a.take"

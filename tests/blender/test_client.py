@@ -120,6 +120,21 @@ def test_requests_are_answered_in_order_and_with_arrays(make):
     assert [int(arrays["rgb"][0, 0, 0]) for _, arrays in run.answers] == [0, 1, 2] and run.answers[0][1]["rgb"].shape == (480, 640, 3)
 
 
+def test_a_busy_blender_is_not_taken_for_a_dead_engine(make):
+    run = make(start_s=0.5)
+    run.ask("cache")
+    time.sleep(1.5)  # Blender renders
+    run.wait()
+    assert not run.errors and len(run.answers) == 1
+    run.generate()
+    run.wait(lambda: Take.exists(run.folder) and run.recovered())
+    run.client.cancel(0.5)
+    pid = run.pids[-1]
+    time.sleep(1.5)
+    run.wait()
+    assert [error.code for error in run.errors] == ["cancelled"] and is_alive(pid)
+
+
 def test_nothing_that_is_called_waits(make):
     """Not even for an engine that does not read, with more bytes than a pipe holds."""
     run = make("mute")

@@ -23,27 +23,6 @@ from .test_scene import shown, upright
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and limits")
 
 
-@pytest.fixture
-def addon(scene):
-    body4d_blender.register()
-    yield bpy.context.scene
-    body4d_blender.unregister()
-
-
-@pytest.fixture
-def video(tmp_path):
-    path = tmp_path / "clip one.mp4"
-    path.write_bytes(b"not looked at")
-    return path
-
-
-@pytest.fixture
-def slow(tmp_path):
-    path = tmp_path / "slow.mp4"
-    path.write_bytes(b"not looked at either")
-    return path
-
-
 def until(condition, seconds=30.0):
     end = time.monotonic() + seconds
     while not condition():
@@ -89,10 +68,13 @@ def test_what_is_chosen_in_the_sidebar_is_what_is_generated(addon, engine, video
     person.id, person.name = 1, "Ana"
     click = person.clicks.add()
     click.frame, click.x, click.y = 2, 30, 20
+    with pytest.raises(RuntimeError, match="Ana was clicked on frame 3, but the range is frames 5 to 20. Remove that click"):
+        bpy.ops.body4d.generate(engine=engine())
+    click.frame = 7
     assert bpy.ops.body4d.generate(engine=engine()) == {"FINISHED"}
     with Take.open(video.with_name("other.take")) as take:
         assert take.frames == range(4, 20, 3) and take.people[0]["name"] == "Ana"
-        assert take.people[0]["prompts"]["clicks"] == [[2, 30, 20, True]]
+        assert take.people[0]["prompts"]["clicks"] == [[7, 30, 20, True]]
     assert bpy.data.objects["Ana"].modifiers and bpy.data.objects["Ana"].data.shape_keys is None
 
 
@@ -279,7 +261,7 @@ def test_a_clip_that_the_engine_cannot_see_is_sent(addon, engine, tmp_path, monk
         (folder / f"{i}.png").write_bytes(b"x" * (10 * i))
     fractions, generation = [], start(engine, folder, take=tmp_path / "far.take")
     until(lambda: fractions.append(generation._opening.fraction) or generation.state == "done")
-    assert generation.error is None and len(set(fractions)) >= 3 and max(fractions) == 1.0
+    assert generation.error is None and len(set(fractions)) >= 3 and max(fractions) > 0.3
 
 
 def test_a_take_of_another_range_is_not_replaced_unless_asked(addon, engine, video):
@@ -291,7 +273,9 @@ def test_a_take_of_another_range_is_not_replaced_unless_asked(addon, engine, vid
     assert Take.open(video.with_suffix(".take")).samples == 38
 
 
-def test_a_take_that_the_engine_never_had_is_not_replaced_unless_asked(addon, engine, video):
+def test_a_take_that_the_engine_never_had_is_not_replaced_unless_asked(addon, engine, tmp_path):
+    video = tmp_path / "far.mp4"  # and the take is as far from the engine
+    video.write_bytes(b"sent")
     path = make_take(video.with_suffix(".take"))
     before = (path / "take.json").read_bytes()
     with pytest.raises(RuntimeError, match="The engine does not have this take. Start over, or choose another folder"):
@@ -335,7 +319,7 @@ def test_the_panel_says_what_it_costs_and_how_far_it_is(addon, engine, slow, mon
     state = addon.body4d
     state.clip, state.clip_frames = str(slow), 1000
     layout = drawn()
-    assert layout.operators == ["Generate"] and "1,000, everyone, if 2" in layout.said and "about 1:25" in layout.said
+    assert layout.operators == ["Generate"] and "1,000, if 2 people" in layout.said and "about 85 s" in layout.said
     assert "+329 MB" in layout.said and "720 MB" in layout.said and "658 MB" in layout.said
     state.clip_frames, state.output = 10000, "KEYS"
     assert "Mesh Cache plays" in " ".join(drawn().said)
@@ -346,7 +330,7 @@ def test_the_panel_says_what_it_costs_and_how_far_it_is(addon, engine, slow, mon
     until(previews)
     layout = drawn()
     assert layout.operators == ["body4d.cancel"] and layout.said[0] == "Recovering bodies"
-    assert any("of 40, 0:03 left" in text for text in layout.said) and any("Person 1" in text for text in layout.said)
+    assert any("of 40, 3 s left" in text for text in layout.said) and any("Person 1" in text for text in layout.said)
     generation.cancel()
     until(lambda: generation.state == "done")
     drawn()
@@ -358,7 +342,7 @@ def test_the_panel_says_what_it_costs_and_how_far_it_is(addon, engine, slow, mon
 
 def test_sizes_and_times_in_words():
     assert [takes.size_text(n) for n in (12, 1500, 1_234_567, 999_600_000, 15e9)] == ["0.0 KB", "1.5 KB", "1.2 MB", "1.0 GB", "15 GB"]
-    assert [takes.time_text(s) for s in (0.4, 75, 4000)] == ["0:00", "1:15", "1:06:40"]
+    assert [takes.time_text(s) for s in (0.4, 75, 600, 4000, 8000)] == ["0 s", "75 s", "10 min", "67 min", "2 h 13 min"]
 
 
 def test_the_result_is_one_step_for_undo(addon, engine, video):

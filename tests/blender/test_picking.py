@@ -173,6 +173,7 @@ def blob(x: int, y: int) -> np.ndarray:
 @pytest.fixture
 def engine(clip, monkeypatch):
     monkeypatch.setattr(opening, "last", opening.Clip("0" * 64, "/clips/a.mp4", 640, 480, Fraction(30), 100, [], []))
+    monkeypatch.setattr(opening, "_engine", connection.hello())
     return FakeEngine(monkeypatch)
 
 
@@ -228,7 +229,7 @@ def test_everyone_is_looked_for_once_the_frame_is_still(clip, engine, monkeypatc
     people = [{"mask": entries[0], "click": [20.0, 30.0]}, {"mask": entries[1], "click": None}]
     assert engine.answer({"people": people}, arrays) == ("detect", {"frame": 8})
     assert [click for _, click in asking.unpicked_on(clip, 8)] == [(20.0, 30.0), None]
-    people_operators.add_found(scene.name, 8)
+    people_operators.add_found(scene.session_uid, 8)
     assert clicks(clip) == [(1, [(8, 20, 30, True)])]  # the other cannot be meant by a click
     assert asking.masks_on(clip, 8)[0].areas[0].box == (5, 10, 35, 60)  # shown at once
     assert [click for _, click in asking.unpicked_on(clip, 8)] == [None]
@@ -268,10 +269,11 @@ def test_what_goes_wrong_is_kept_for_the_user_until_the_next_click(clip, engine)
 
 def test_an_engine_that_was_started_anew_opens_the_clip_again(clip, engine, monkeypatch):
     opened = []
-    monkeypatch.setattr(opening, "Opening", lambda path, done, failed: opened.append((path, done)) or SimpleNamespace(fraction=0.0, path=path))
+    monkeypatch.setattr(opening, "Opening", lambda path, done, failed: opened.append((path, done)) or SimpleNamespace(fraction=0.0, words=""))
     operators.add_click(frame=0, x=10, y=20)
     asker.look(bpy.context.scene)
-    engine.answer(error=EngineError("No clip is open.", code="no_clip"))
+    engine.answer(error=EngineError("Stopped.", code="cancelled"))
+    monkeypatch.setattr(connection, "hello", lambda: {"engine": "another"})
     asker.look(bpy.context.scene)
     assert [path for path, _ in opened] == [state.clip_path(clip)] and not engine.asked and not asker.problem
 

@@ -240,6 +240,9 @@ def test_two_at_once(root, carried):
         first = start(root, carried)
         wait_for((root / "pip.pid").exists)
         assert install(root, carried).error.code == "locked" and first.running and list(root.glob("engine-*"))
+        with pytest.raises(environment.Body4DError, match="Another Blender is installing"):
+            installing.remove(root)
+        assert first.running and list(root.glob("engine-*"))
         first.cancel()
         first.join(5)
 
