@@ -7,32 +7,18 @@ import statistics
 
 import pytest
 
-MAN, WOMAN = (648, 226), (1050, 650)  # on clip frame 99, px
+from .actions import EDITOR, EDITOR_SHOWS, MAN, SIDEBAR, WOMAN, choose, know, open_tab, people, shown, spot
+
 FRAME = 99
 SEEN = ((9, 651, 187), (31, 638, 240), (42, 645, 247), (42, 1537, 696), (53, 637, 144), (53, 1472, 736), (64, 631, 271), (64, 1376, 728), (75, 1271, 663),
         (75, 633, 194), (86, 641, 187), (86, 1171, 701), (97, 1077, 701), (97, 645, 174), (108, 963, 630), (108, 671, 306), (119, 836, 674), (119, 715, 263),
         (130, 735, 682), (141, 614, 688))  # frame, x, y of 20 places on people
 
-SIDEBAR = """
-for area in bpy.context.window_manager.windows[0].screen.areas:
-    if area.type == "VIEW_3D":
-        area.spaces.active.show_region_ui = True
-"""
-TAB = """
-for area in bpy.context.window_manager.windows[0].screen.areas:
-    if area.type == "VIEW_3D":
-        next(r for r in area.regions if r.type == "UI").active_panel_category = "Body4D"
-        area.tag_redraw()
-"""
 START = """
 window = bpy.context.window_manager.windows[0]
 area = next(a for a in window.screen.areas if a.type == "VIEW_3D")
 with bpy.context.temp_override(window=window, area=area, region=next(r for r in area.regions if r.type == "UI")):
     bpy.ops.body4d.pick_people("INVOKE_DEFAULT")
-"""
-EDITOR = """
-area = next(a for a in bpy.context.window_manager.windows[0].screen.areas if a.type == "IMAGE_EDITOR")
-region = next(r for r in area.regions if r.type == "WINDOW")
 """
 TIMES = """
 import time
@@ -60,37 +46,14 @@ asking.asker.keep, pick.BODY4D_OT_pick_people._act, drawing._fill = keeps, acts,
 """
 
 
-def people(window) -> list:
-    """(id, [(frame, positive)...]) of everyone in the list."""
-    return ast.literal_eval(window.ask("print([(p.id, [(c.frame, c.positive) for c in p.clicks]) for p in bpy.context.scene.body4d.people])"))
-
-
-def spot(window, x: float, y: float) -> tuple[int, int]:
-    """Where on the screen a position in the clip is."""
-    code = EDITOR + f"""
-state = bpy.context.scene.body4d
-rx, ry = region.view2d.view_to_region({x} / state.clip_width, 1 - {y} / state.clip_height, clip=False)
-print((region.x + rx, bpy.context.window_manager.windows[0].height - 1 - region.y - ry))
-"""
-    return ast.literal_eval(window.ask(code))
-
-
-def shown(window) -> int:
-    """How many masks the current frame has."""
-    return int(window.ask("from body4d_blender import asking, state; s = bpy.context.scene; "
-                          "print(sum(bool(a and a.areas) for a in asking.masks_on(s.body4d, state.clip_frame(s)).values()))"))
-
-
 @pytest.fixture(scope="module")
 def editor(window, clip):
     """The clip chosen, the sidebar open, the tool started once."""
-    window.ask(SIDEBAR)
-    window.until("any(r.type == 'UI' and r.width > 1 for a in bpy.context.window_manager.windows[0].screen.areas if a.type == 'VIEW_3D' for r in a.regions)")
-    window.ask(TAB)
-    window.ask(f"bpy.ops.body4d.choose_clip(filepath={clip!r})")
-    window.until("bpy.context.scene.body4d.clip_frames == 230", 60)
+    know(window, "body4d_blender")
+    open_tab(window)
+    choose(window, clip)
     window.ask(START)
-    window.until("any(a.type == 'IMAGE_EDITOR' and a.spaces.active.image for a in bpy.context.window_manager.windows[0].screen.areas)", 60)
+    window.until(EDITOR_SHOWS, 60)
     return window
 
 
@@ -98,7 +61,7 @@ def editor(window, clip):
 def picking(editor):
     """The tool, with nobody picked, on a frame where both people are seen."""
     editor.move(800, 880)
-    editor.ask("from body4d_blender import asking, drawing, state\ns = bpy.context.scene.body4d\n"
+    editor.ask("s = bpy.context.scene.body4d\n"
                "s.people.clear()\ns.active_person, s.next_id = -1, 1\nbpy.context.scene.frame_current = 100\n"
                "bpy.ops.ed.undo_push(message='Test')\n")
     if editor.ask("print(drawing.picking)") == "False":
@@ -119,7 +82,7 @@ def test_two_people_are_picked_by_clicking(picking, shots):
     window.until("bpy.context.scene.body4d.active_person == -1")
     window.click(*spot(window, *WOMAN))
     window.until("len(bpy.context.scene.body4d.people) == 2")
-    window._wait_for(lambda: shown(window) == 2, "both masks")
+    window.wait_for(lambda: shown(window) == 2, "both masks")
     window.move(800, 880)
     window.shot(shots / "pick_2_both.png")
     assert people(window) == [(1, [(FRAME, True)]), (2, [(FRAME, True)])]
@@ -137,13 +100,13 @@ def test_exclude_backspace_undo_and_redo(picking, shots):
     window.until("len(bpy.context.scene.body4d.people[0].clicks) == 2")
     one, two = [(1, [(FRAME, True)])], [(1, [(FRAME, True), (FRAME, False)])]
     assert people(window) == two
-    window._wait_for(lambda: shown(window) == 1, "the mask")
+    window.wait_for(lambda: shown(window) == 1, "the mask")
     window.shot(shots / "pick_3_exclude.png")
     window.key("BackSpace")
     window.until("len(bpy.context.scene.body4d.people[0].clicks) == 1")
     for key, wanted in (("ctrl+z", two), ("ctrl+z", one), ("ctrl+z", []), ("ctrl+shift+z", one), ("ctrl+shift+z", two), ("ctrl+shift+z", one)):
         window.key(key)
-        window._wait_for(lambda wanted=wanted: people(window) == wanted, f"{wanted} after {key}")
+        window.wait_for(lambda wanted=wanted: people(window) == wanted, f"{wanted} after {key}")
     assert window.ask("print(drawing.picking)") == "True"
     window.click(*spot(window, *WOMAN))  # the tool goes on
     window.until("len(bpy.context.scene.body4d.people[0].clicks) == 2")
@@ -153,13 +116,13 @@ def test_zoom_pan_and_frames_stay_blenders_own(picking, shots):
     window = picking
     before = spot(window, *MAN)
     window.scroll(*before, 3)
-    window._wait_for(lambda: spot(window, 0, 0) != before and abs(spot(window, 1768, 0)[0] - spot(window, 0, 0)[0]) > 900, "the zoom")
+    window.wait_for(lambda: spot(window, 0, 0) != before and abs(spot(window, 1768, 0)[0] - spot(window, 0, 0)[0]) > 900, "the zoom")
     near = spot(window, *MAN)
     window.drag(near, (near[0] + 40, near[1] + 60))
-    window._wait_for(lambda: abs(spot(window, *MAN)[1] - near[1]) > 20, "the pan")
+    window.wait_for(lambda: abs(spot(window, *MAN)[1] - near[1]) > 20, "the pan")
     window.click(*spot(window, *MAN))
     window.until("len(bpy.context.scene.body4d.people) == 1")
-    window._wait_for(lambda: shown(window) == 1, "the mask")
+    window.wait_for(lambda: shown(window) == 1, "the mask")
     window.shot(shots / "pick_4_zoomed.png")
     x, y = ast.literal_eval(window.ask("c = bpy.context.scene.body4d.people[0].clicks[0]; print((c.x, c.y))"))
     assert abs(x - MAN[0]) < 2 and abs(y - MAN[1]) < 2
@@ -190,7 +153,7 @@ def test_closing_the_editor_ends_the_tool_and_starting_it_opens_another(picking)
     window.ask(EDITOR + "with bpy.context.temp_override(window=bpy.context.window_manager.windows[0], area=area):\n    bpy.ops.screen.area_close()\n")
     window.until("not drawing.picking")
     window.ask(START)
-    window.until("any(a.type == 'IMAGE_EDITOR' and a.spaces.active.image for a in bpy.context.window_manager.windows[0].screen.areas)")
+    window.until(EDITOR_SHOWS)
 
 
 def test_a_click_on_nobody_says_so(picking, shots):
@@ -210,7 +173,7 @@ def test_everyone_is_found(picking, shots):
     assert people(window) == [(1, [(FRAME, True)]), (2, [(FRAME, True)])] and shown(window) == 2
     window.move(*spot(window, 300, 300))
     window.key("ctrl+z")
-    window._wait_for(lambda: people(window) == [], "the undo")
+    window.wait_for(lambda: people(window) == [], "the undo")
 
 
 def test_a_mask_appears_within_half_a_second(picking, capsys):
@@ -237,7 +200,7 @@ def test_a_person_is_renamed_and_shown_in_the_picture(picking, shots):
     window = picking
     window.ask("bpy.ops.body4d.find_everyone()")
     window.until("len(bpy.context.scene.body4d.people) == 2")
-    window.ask("s = bpy.context.scene.body4d; s.people[0].name = 'Ana'; s.people[1].visible = False")
+    window.ask("s = bpy.context.scene.body4d; s.people[0].name = 'Ana'; s.people[1].visible = False\nasking.redraw()")
     window.ask(SIDEBAR)
     window.move(800, 880)
     window.shot(shots / "pick_6_named.png")
@@ -260,7 +223,7 @@ def test_a_turned_clip_is_shown_and_clicked_upright(picking, shots):
     x, y = MAN[1], 1768 - MAN[0]  # turned to the left
     window.click(*spot(window, x, y))
     window.until("len(bpy.context.scene.body4d.people) == 1")
-    window._wait_for(lambda: shown(window) == 1, "the mask")
+    window.wait_for(lambda: shown(window) == 1, "the mask")
     window.shot(shots / "pick_7_turned.png")
     box = ast.literal_eval(window.ask("print(asking.masks_on(bpy.context.scene.body4d, 97)[0].areas[0].box)"))
     assert box[0] < x < box[2] and box[1] < y < box[3]
@@ -274,11 +237,11 @@ def test_another_file_ends_the_tool_and_leaves_blender_usable(picking):
     window.ask(f"bpy.ops.body4d.choose_clip(filepath='{window.inside}/demo.mp4')")
     window.until("bpy.context.scene.body4d.clip_frames == 230", 60)
     window.ask(START)
-    window.until("any(a.type == 'IMAGE_EDITOR' and a.spaces.active.image for a in bpy.context.window_manager.windows[0].screen.areas)")
+    window.until(EDITOR_SHOWS)
 
 
 def test_blender_quits_in_peace_with_masks_on_the_screen(window):
     window.ask("bpy.context.scene.frame_current = 100\nbpy.ops.body4d.find_everyone()")
-    window._wait_for(lambda: shown(window) == 2, "both masks")
+    window.wait_for(lambda: shown(window) == 2, "both masks")
     window.ask("bpy.app.timers.register(bpy.ops.wm.quit_blender, first_interval=1.0)")
     assert window.wait_for_end(30) == 0, (window.folder / "blender.log").read_text()[-2000:]

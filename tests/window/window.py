@@ -11,6 +11,8 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 SIZE = 1600, 900
@@ -56,8 +58,9 @@ class Window:
         self.folder = self.root / "screen" / name
         self._processes: list[subprocess.Popen] = []
 
-    def start(self, engine: str = "") -> None:
-        """A new folder and a new Blender with factory settings, the add-on registered. engine: its command."""
+    def start(self, engine: str = "", checkout: bool = True, **variables: str) -> None:
+        """A new folder and a new Blender with factory settings, the checkout's add-on registered in it unless told otherwise. engine: its command;
+        variables: more of the environment."""
         shutil.rmtree(self.folder, ignore_errors=True)
         for part in ("xdg", "resources", "code"):
             (self.folder / part).mkdir(parents=True)
@@ -66,12 +69,14 @@ class Window:
         for file in ("remote.py", "relay.py"):
             shutil.copy(HERE / file, self.folder)
         self._begin("xvfb.log", "Xvfb", self.display, "-screen", "0", f"{SIZE[0]}x{SIZE[1]}x24", "+extension", "GLX", "+render", "-noreset", "-nolisten", "tcp")
-        self._wait_for(lambda: self._run("xdotool", "getmouselocation").returncode == 0, "the virtual screen")
+        self.wait_for(lambda: self._run("xdotool", "getmouselocation").returncode == 0, "the virtual screen")
         self._begin("blender.log", *self._environment(LIBGL_ALWAYS_SOFTWARE="1", HOME=self.inside, XDG_RUNTIME_DIR=f"{self.inside}/xdg",
-                                                      BLENDER_USER_RESOURCES=f"{self.inside}/resources", BODY4D_ENGINE=engine, PYTHONDONTWRITEBYTECODE="1"),
+                                                      BLENDER_USER_RESOURCES=f"{self.inside}/resources", BODY4D_ENGINE=engine, PYTHONDONTWRITEBYTECODE="1",
+                                                      **variables),
                     "blender", "--factory-startup", "--window-geometry", "0", "0", str(SIZE[0]), str(SIZE[1]), "--gpu-backend", "opengl",
                     "--python", f"{self.inside}/remote.py")
-        self.ask(f"import sys; sys.path.insert(0, {self.inside + '/code'!r}); import body4d_blender; body4d_blender.register()", 120)
+        add = f"import sys; sys.path.insert(0, {self.inside + '/code'!r}); import body4d_blender; body4d_blender.register()"
+        self.ask(add if checkout else "import bpy", 120)
 
     def stop(self) -> None:
         for process in reversed(self._processes):
@@ -93,14 +98,14 @@ class Window:
         answer.unlink(missing_ok=True)
         (self.folder / "ask.tmp").write_text(source)
         os.rename(self.folder / "ask.tmp", self.folder / "ask.py")
-        self._wait_for(answer.exists, "an answer from Blender", seconds)
+        self.wait_for(answer.exists, "an answer from Blender", seconds)
         text = answer.read_text().strip()
         assert "Traceback (most recent call last)" not in text, text
         return text
 
     def until(self, expression: str, seconds: float = 20) -> None:
         """Wait until a Python expression is true in Blender."""
-        self._wait_for(lambda: self.ask(f"print(bool({expression}))") == "True", expression, seconds)
+        self.wait_for(lambda: self.ask(f"print(bool({expression}))") == "True", expression, seconds)
 
     def shot(self, path: Path) -> None:
         """What the screen shows."""
@@ -108,6 +113,51 @@ class Window:
         done = self._run("import", "-window", "root", f"{self.inside}/shot.png")
         assert done.returncode == 0, done.stderr
         shutil.copy(self.folder / "shot.png", path)
+
+    def button(self, operator: str) -> tuple[int, int]:
+        """Where on the screen the topmost button of an operator that has a poll is, such as body4d.generate."""
+        group, name = operator.split(".")
+        find = f"cls = bpy.types.{group.upper()}_OT_{name}\n"
+        return self.what_greys(find + "own = cls.__dict__.get('poll')\ncls.poll = classmethod(lambda cls, context: False)\n",
+                               find + "if own is None:\n    del cls.poll\nelse:\n    cls.poll = own\n")
+
+    def what_greys(self, without: str, again: str) -> tuple[int, int]:
+        """The middle of the topmost place on the screen that changes with the Python `without` and is back after `again`."""
+        pictures = [self._pixels()]
+        for code in (without, again):
+            self.ask(code + "for w in bpy.context.window_manager.windows:\n    for a in w.screen.areas:\n        a.tag_redraw()\n")
+            time.sleep(1.0)
+            pictures.append(self._pixels())
+        before, grey, after = pictures
+        differs = ((np.abs(before - grey) > 8) & (np.abs(after - grey) > 8) & (np.abs(before - after) < 4)).any(2)
+        rows = np.flatnonzero(differs.sum(1) > 2)
+        assert len(rows), "there is no such button on the screen"
+        end = next((i for i in range(1, len(rows)) if rows[i] > rows[i - 1] + 12), len(rows))
+        columns = np.flatnonzero(differs[rows[0] : rows[end - 1] + 1].any(0))
+        return int(np.median(columns)), int((rows[0] + rows[end - 1]) // 2)
+
+    def press(self, operator: str) -> None:
+        """Click the operator's button, wherever it is."""
+        self.move(SIZE[0] // 2, SIZE[1] - 5)  # no tooltip, no highlight
+        self.click(*self.button(operator))
+
+    def _pixels(self) -> np.ndarray:
+        """(height, width, 3) of the screen, int16."""
+        done = self._run("import", "-window", "root", "-depth", "8", f"rgb:{self.inside}/shot.rgb")
+        assert done.returncode == 0, done.stderr
+        return np.fromfile(self.folder / "shot.rgb", np.uint8).reshape(SIZE[1], SIZE[0], 3).astype(np.int16)
+
+    def engines(self) -> list[int]:
+        """The process ids of engines that were installed in this window's folder and run, also after Blender's end."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                words = entry.read_bytes().split(b"\0")
+            except OSError:  # it has just ended
+                continue
+            if words[0].startswith(self.inside.encode() + b"/") and b"serve" in words:
+                found.append(int(entry.parent.name))
+        return found
 
     def move(self, x: float, y: float) -> None:
         self._do("mousemove", round(x), round(y), "sleep", 0.3)
@@ -147,7 +197,7 @@ class Window:
         with open(self.folder / log, "wb") as file:
             self._processes.append(subprocess.Popen([HERE / "enter", self.root, *command], stdout=file, stderr=file, start_new_session=True))
 
-    def _wait_for(self, ready, what: str, seconds: float = 30) -> None:
+    def wait_for(self, ready, what: str, seconds: float = 30) -> None:
         until = time.monotonic() + seconds
         while not ready():
             ended = [process for process in self._processes if process.poll() is not None]
