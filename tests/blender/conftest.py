@@ -8,6 +8,20 @@ from pathlib import Path
 import pytest
 
 bpy = pytest.importorskip("bpy")
+STATUS = pytest.StashKey()
+
+
+def pytest_sessionfinish(session, exitstatus):
+    session.config.stash[STATUS] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config):
+    """Leave without the destructors of Blender as a module: those of 4.2 and 4.5 crash or wait for ever, after all is judged and written."""
+    if STATUS in config.stash:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(config.stash[STATUS])
 
 
 @pytest.fixture
