@@ -134,13 +134,4 @@ def demo_folder() -> Path:
 
 
 CLASSES = (BODY4D_OT_choose_clip, BODY4D_OT_demo_clip)
-
-
-def register() -> None:
-    for cls in CLASSES:
-        bpy.utils.register_class(cls)
-
-
-def unregister() -> None:
-    for cls in reversed(CLASSES):
-        bpy.utils.unregister_class(cls)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -255,13 +255,4 @@ def _heights(people: list[dict], settings: dict) -> dict[int, tuple[str, float |
 
 
 CLASSES = (BODY4D_OT_mark_wrong, BODY4D_OT_unmark, BODY4D_OT_solve_again, Body4DHeight, BODY4D_OT_refine_again)
-
-
-def register() -> None:
-    for cls in CLASSES:
-        bpy.utils.register_class(cls)
-
-
-def unregister() -> None:
-    for cls in reversed(CLASSES):
-        bpy.utils.unregister_class(cls)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

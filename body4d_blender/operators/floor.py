@@ -188,13 +188,4 @@ class BODY4D_OT_click_floor(OfTake, bpy.types.Operator):
 
 
 CLASSES = (BODY4D_OT_stand_on_floor, BODY4D_OT_leave_floor, BODY4D_OT_click_floor)
-
-
-def register() -> None:
-    for cls in CLASSES:
-        bpy.utils.register_class(cls)
-
-
-def unregister() -> None:
-    for cls in reversed(CLASSES):
-        bpy.utils.unregister_class(cls)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

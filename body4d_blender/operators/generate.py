@@ -141,13 +141,4 @@ class BODY4D_OT_cancel(bpy.types.Operator):
 
 
 CLASSES = (BODY4D_OT_generate, BODY4D_OT_cancel)
-
-
-def register() -> None:
-    for cls in CLASSES:
-        bpy.utils.register_class(cls)
-
-
-def unregister() -> None:
-    for cls in reversed(CLASSES):
-        bpy.utils.unregister_class(cls)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

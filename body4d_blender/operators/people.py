@@ -220,13 +220,4 @@ def add_found(scene_number: int, frame: int) -> None:
 
 CLASSES = (BODY4D_OT_add_person, BODY4D_OT_remove_person, BODY4D_OT_move_person, BODY4D_OT_add_click, BODY4D_OT_remove_click, BODY4D_OT_finish_person,
            BODY4D_OT_find_everyone)
-
-
-def register() -> None:
-    for cls in CLASSES:
-        bpy.utils.register_class(cls)
-
-
-def unregister() -> None:
-    for cls in reversed(CLASSES):
-        bpy.utils.unregister_class(cls)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -241,13 +241,4 @@ class BODY4D_OT_delete_take(OfTake, bpy.types.Operator):
 
 
 CLASSES = (BODY4D_OT_jump_to_doubt, BODY4D_OT_switch_meshes, BODY4D_OT_match_scene, BODY4D_OT_relink_take, BODY4D_OT_relink_clip, BODY4D_OT_delete_take)
-
-
-def register() -> None:
-    for cls in CLASSES:
-        bpy.utils.register_class(cls)
-
-
-def unregister() -> None:
-    for cls in reversed(CLASSES):
-        bpy.utils.unregister_class(cls)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -63,13 +63,4 @@ class BODY4D_PT_people(Body4DPanel, bpy.types.Panel):
 
 
 CLASSES = (BODY4D_UL_people, BODY4D_PT_people)
-
-
-def register() -> None:
-    for cls in CLASSES:
-        bpy.utils.register_class(cls)
-
-
-def unregister() -> None:
-    for cls in reversed(CLASSES):
-        bpy.utils.unregister_class(cls)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)
