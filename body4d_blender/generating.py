@@ -287,6 +287,13 @@ def make(order: Order, say=None) -> None:
         raise generation.error
 
 
+def is_idle(operator) -> bool:
+    """For an operator's poll: whether nothing is being generated. Else its button says why it cannot be pressed."""
+    if current is not None:
+        operator.poll_message_set("Something is being generated. Cancel it, or wait for it")
+    return current is None
+
+
 def stop() -> None:
     """End what is being generated, and the engine, at once."""
     if current is not None:

@@ -46,12 +46,8 @@ def open_clip(scene_number: int, path: Path, done=None, failed=None) -> None:
     asker.open(path, opened, failed)
 
 
-class BODY4D_OT_choose_clip(bpy.types.Operator):
-    """Choose the video, or the folder of images, whose people are to come alive"""
-
-    bl_idname = "body4d.choose_clip"
-    bl_label = "Choose Clip"
-    bl_options = {"REGISTER"}  # the clip is open, and an undo step of its own, a moment later
+class ClipFile:
+    """An operator that asks for a clip in the file browser."""
 
     filepath: bpy.props.StringProperty(name="File Path", description="A video, a folder of images, or one of its images", subtype="FILE_PATH",
                                        options={"SKIP_SAVE"})
@@ -62,6 +58,14 @@ class BODY4D_OT_choose_clip(bpy.types.Operator):
     def invoke(self, context, event):
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
+
+
+class BODY4D_OT_choose_clip(ClipFile, bpy.types.Operator):
+    """Choose the video, or the folder of images, whose people are to come alive"""
+
+    bl_idname = "body4d.choose_clip"
+    bl_label = "Choose Clip"
+    bl_options = {"REGISTER"}  # the clip is open, and an undo step of its own, a moment later
 
     def execute(self, context):
         path = Path(bpy.path.abspath(self.filepath)) if self.filepath else None

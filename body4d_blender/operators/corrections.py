@@ -124,10 +124,7 @@ class _Runs(OfTake):
 
     @classmethod
     def poll(cls, context):
-        if generating.current is not None:
-            cls.poll_message_set("Something is being generated. Cancel it, or wait for it")
-            return False
-        return super().poll(context)
+        return generating.is_idle(cls) and super().poll(context)
 
     def run_again(self, context, collection, change) -> set[str]:
         """change(people, settings) says what is other than in the take."""

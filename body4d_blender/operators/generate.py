@@ -53,10 +53,7 @@ class BODY4D_OT_generate(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        if generating.current is not None:
-            cls.poll_message_set("Something is being generated. Cancel it, or wait for it")
-            return False
-        return True
+        return generating.is_idle(cls)
 
     def invoke(self, context, event):
         return context.window_manager.invoke_confirm(self, event) if self.fresh else self.execute(context)

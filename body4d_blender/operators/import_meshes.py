@@ -41,10 +41,7 @@ class BODY4D_OT_import_meshes(SceneOptions, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        if generating.current is not None:
-            cls.poll_message_set("Something is being generated. Cancel it, or wait for it")
-            return False
-        return True
+        return generating.is_idle(cls)
 
     def invoke(self, context, event):
         if self.filepath or self.files:  # dropped

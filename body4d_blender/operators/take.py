@@ -14,6 +14,7 @@ from ..chosen import take_folder
 from ..scene import build_take, imported, tags
 from ..scene.clip import IMAGES
 from ..scene.remove import remove_take
+from .clip import ClipFile
 
 COLLECTION = "Name of the take's collection. Empty: the take of the active object, or the only one in the scene"
 
@@ -146,21 +147,11 @@ class BODY4D_OT_relink_take(OfTake, bpy.types.Operator):
         return self.build(context, collection, path)
 
 
-class BODY4D_OT_relink_clip(OfTake, bpy.types.Operator):
+class BODY4D_OT_relink_clip(ClipFile, OfTake, bpy.types.Operator):
     """Say where the take's video or folder of images is now. Another clip is refused. The take remembers the place"""
 
     bl_idname = "body4d.relink_clip"
     bl_label = "Find Clip"
-
-    filepath: bpy.props.StringProperty(name="File Path", description="The video, the folder of images, or one of its images", subtype="FILE_PATH",
-                                       options={"SKIP_SAVE"})
-    filter_movie: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
-    filter_image: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
-    filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
-
-    def invoke(self, context, event):
-        context.window_manager.fileselect_add(self)
-        return {"RUNNING_MODAL"}
 
     def execute(self, context):
         collection = self.chosen(context)
@@ -198,10 +189,7 @@ class BODY4D_OT_delete_take(OfTake, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        if generating.current is not None:
-            cls.poll_message_set("Something is being generated. Cancel it, or wait for it")
-            return False
-        return super().poll(context)
+        return generating.is_idle(cls) and super().poll(context)
 
     def invoke(self, context, event):
         if self.chosen(context) is None:
