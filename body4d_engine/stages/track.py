@@ -28,7 +28,7 @@ class Track:
     """
 
     name = "track"
-    version = 4
+    version = 5
     needs = ("prepare",)
 
     def __init__(self, networks=None):

@@ -41,13 +41,12 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.sqrt(max(0.0, 1 - total / halves))) if halves else 0.5
 
 
-def distances(looks: np.ndarray) -> np.ndarray:
-    """(n, n) `distance` of all pairs of descriptions (n, SIZE)."""
-    total, halves = np.zeros((len(looks), len(looks))), np.zeros((len(looks), len(looks)))
+def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(n, m) `distance` of all pairs of descriptions (n, SIZE) and (m, SIZE)."""
+    total, halves = np.zeros((len(a), len(b))), np.zeros((len(a), len(b)))
     for half in (slice(0, HALF), slice(HALF, SIZE)):
-        part = np.sqrt(np.asarray(looks[:, half], np.float64))
-        size = np.linalg.norm(part, axis=1)
-        shown = (size[:, None] > 0) & (size > 0)
-        total += np.where(shown, part @ part.T / np.maximum(size[:, None] * size, 1e-12), 0)
-        halves += shown
+        one, other = (np.sqrt(np.asarray(looks[:, half], np.float64)) for looks in (a, b))
+        sizes = np.linalg.norm(one, axis=1)[:, None] * np.linalg.norm(other, axis=1)
+        total += np.where(sizes > 0, one @ other.T / np.maximum(sizes, 1e-12), 0)
+        halves += sizes > 0
     return np.where(halves > 0, np.sqrt(np.clip(1 - total / np.maximum(halves, 1), 0, None)), 0.5)

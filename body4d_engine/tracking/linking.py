@@ -11,12 +11,13 @@ from .motion import bridge, end_state
 
 END_S = 0.4  # of a track's end say how it moved there
 LEAST_END, MOST_END = 4, 12  # sightings kept of an end, spread over that time
+LIGHT_S = 1.0  # of clear sight at a track's end say what the person looked like there: people go from shade into light
 NEAR_S = 2.5  # up to this gap motion counts
-MOST_CHI2 = 18.0  # of a motion over a gap that is believed
+MOST_CHI2 = 18.0  # of a motion over a gap that is believed; nor is it likelier that somebody stays unseen inside the picture for longer
 OUTSIDE_CHI2 = 3.0  # who went out of the picture may turn round there: how they move says no more than this
 LOOKS_NEAR, LOOKS_FAR, LOOKS_CUT = 0.45, 0.25, 0.2  # greatest difference in looks: after a short gap, a long one, a cut
 LOOKS_SPREAD = 0.12  # usual difference in looks of one person
-NO_LINK = 24.0  # what it costs to call somebody new; any two that are not one person cost more
+NO_LINK = 30.0  # what it costs to call somebody new; any two that are not one person cost more
 CLEAR = 1.5  # cost by which a link must beat every other way to join the tracks
 FOLLOWED_CHI2 = 4.0  # of parts of one track at most: there was no jump, or the tracker would not have followed
 AGAIN_PER_S = 0.01  # cost of each second unseen, so that of equals the nearer in time wins
@@ -33,10 +34,13 @@ class Tracklet:
     count: int = 0
     area: float = 0.0
     height: float = 0.0
-    looks: np.ndarray = field(default_factory=lambda: np.zeros(appearance.SIZE, np.float64))
+    looks: np.ndarray = field(default_factory=lambda: np.zeros(appearance.SIZE, np.float64))  # on the whole, at the first rows, at the last
+    head_looks: np.ndarray = field(default_factory=lambda: np.zeros(appearance.SIZE, np.float64))
+    tail_looks: np.ndarray = field(default_factory=lambda: np.zeros(appearance.SIZE, np.float64))
+    clear: float = 0.0  # seconds of clear sight so far, in LIGHT_S
     head: list = field(default_factory=list)  # (sample, place) of the first rows and of the last, as they were found
     tail: list = field(default_factory=list)
-    sure_tail: list = field(default_factory=list)  # the tail before the detector looked and did not see the person
+    sure_tail: tuple[list, np.ndarray] | None = None  # tail and looks there before the detector looked and did not see the person
     entering: bool = False  # was at the picture's edge when first found
     leaving: bool = False  # and when last found
     person: int | None = None
@@ -48,6 +52,10 @@ class Tracklet:
         self.count, self.area = self.count + 1, self.area + w * h
         self.height += (h - self.height) / self.count
         self.looks += (looks - self.looks) / self.count
+        clear = min(1.0, float(looks.reshape(2, -1).sum(1).max())) * self.seconds / LIGHT_S
+        self.head_looks += np.exp(-self.clear) * looks
+        self.tail_looks = np.exp(-clear) * self.tail_looks + looks
+        self.clear += clear
         most = max(LEAST_END, round(END_S / self.seconds))
         if len(self.head) < most:
             self.head.append((int(sample), place))
@@ -56,16 +64,17 @@ class Tracklet:
             del self.tail[0]
         self.entering, self.leaving = (leaving if self.count == 1 else self.entering), leaving
         if not doubted:
-            self.sure_tail = self.tail.copy()
+            self.sure_tail = self.tail.copy(), self.tail_looks
 
     def settle(self, ends: set[int] = frozenset()) -> None:
         """Call when all rows are in. Whom the detector no longer saw before they were lost inside the picture was only imagined then; not so where
         the last sample is one of `ends`, at which tracking stopped. Rows of a backward pass are put in the order of time."""
         if self.sure_tail and not self.leaving and self.tail[-1][0] not in ends:
-            self.tail = self.sure_tail
+            self.tail, self.tail_looks = self.sure_tail
             self.head = [row for row in self.head if abs(row[0] - self.head[0][0]) <= abs(self.tail[-1][0] - self.head[0][0])]
         if self.head[0][0] > self.tail[-1][0]:
             self.head, self.tail, self.entering, self.leaving = self.tail[::-1], self.head[::-1], self.leaving, self.entering
+            self.head_looks, self.tail_looks = self.tail_looks, self.head_looks
 
     @property
     def first(self) -> int:
@@ -89,10 +98,12 @@ def link_costs(order: list[Tracklet], seconds: float, cuts: list[int]) -> np.nda
     gap = (first[None] - last[:, None]) * seconds
     shots = [np.searchsorted(np.array(cuts), samples, side="right") for samples in (first, last)]
     cut = shots[0][None] != shots[1][:, None]
-    looks = appearance.distances(np.array([t.looks for t in order]))
+    whole, heads, tails = (np.array([getattr(t, name) for t in order]) for name in ("looks", "head_looks", "tail_looks"))
+    looks = appearance.distances(whole, whole)
     (place_a, speed_a), (place_b, speed_b) = (map(np.array, zip(*(t.end(at_last) for t in order), strict=True)) for at_last in (True, False))
     near = ~cut & (gap > 0) & (gap <= NEAR_S)
-    chi2 = np.zeros_like(looks)
+    looks = np.where(near, np.minimum(looks, appearance.distances(tails, heads)), looks)
+    chi2 = np.where(cut, 0.0, MOST_CHI2)
     i, j = np.nonzero(near)
     chi2[i, j] = bridge(place_a[i], speed_a[i], place_b[j], speed_b[j], gap[i, j])
     number, track, part = (np.array([getattr(t, name) for t in order]) for name in ("number", "track", "part"))

@@ -17,7 +17,7 @@ from .motion import place_of
 SPAN_S = 0.5  # of a track on either side whose looks are compared
 LEAST = 4  # sightings on either side
 CHANGED = 0.3  # difference in looks that is a change: those of one person differ by less than half of it from one half second to the next
-UNSURE_S = 0.13  # before and after a change nobody knows whom the track is on
+UNSURE_S = 0.1  # before and after a change nobody knows whom the track is on
 SHORTEST_S = 0.25  # parts shorter than this say nothing
 CROWDED_LOOKS = 0.05  # how much looks count that may be partly somebody else's
 

@@ -35,6 +35,7 @@ CROWD = 0.25  # of the sides of two squares: their centres closer than this, peo
 MEETING_S, FEW = 0.07, 3  # while so few people meet, the detector looks this often; in a larger crowd at every picture
 WATCH_S = 0.7  # who vanishes beside others shows again soon: so long the detector looks as often as while people meet
 PATIENCE_S = 0.2  # how long a track waits for its person to show again
+LOST_S = 2.5  # so long somebody who vanished inside the picture is looked for there, closely
 UNSUPPORTED_S = 2.5  # how long a track lives that no detection confirms
 LEAVING_S = 0.35  # the same for somebody of whom less than half is in the picture: the network goes on imagining them
 MIN_INSIDE = 0.35  # of the landmarks in the picture, for anybody to be there at all
@@ -145,19 +146,21 @@ class Tracker:
 
     def __init__(self, detector, landmarker, seconds_per_step: float, state: dict | None = None):
         self.detector, self.landmarker, self.seconds = detector, landmarker, seconds_per_step
-        state = state or {"tracks": [], "next": 0, "labels": [], "bans": [], "watch": 0}
+        state = state or {"tracks": [], "lost": [], "next": 0, "labels": [], "bans": [], "watch": 0}
         self.tracks = [Track.from_json(data) for data in state["tracks"]]
+        self.lost = [Track.from_json(data) for data in state["lost"]]  # ended inside the picture, not long ago
         self.next_id = state["next"]
         self.watch = state["watch"]  # steps for which somebody is looked for who vanished beside others
         self.labels = [tuple(said) for said in state["labels"]]  # (track, person, sample) that a prompt said
         self.bans = [tuple(said) for said in state["bans"]]  # (track, person, sample) that a prompt ruled out
 
     def state(self) -> dict:
-        return {"tracks": [track.to_json() for track in self.tracks], "next": self.next_id, "labels": self.labels, "bans": self.bans, "watch": self.watch}
+        tracks, lost = ([track.to_json() for track in some] for some in (self.tracks, self.lost))
+        return {"tracks": tracks, "lost": lost, "next": self.next_id, "labels": self.labels, "bans": self.bans, "watch": self.watch}
 
     def cut(self) -> None:
         """Another shot begins: nobody is where they were."""
-        self.tracks = []
+        self.tracks, self.lost = [], []
 
     def step(self, rgb: np.ndarray, detect: bool, hints: list[Hint] = (), more: list[search.Look] = ()) -> list[Seen]:
         """Follow everybody into this picture (H, W, 3). `detect`: look for newcomers (done too where somebody is lost or people meet), and there
@@ -169,6 +172,8 @@ class Tracker:
         self.watch = max(0, self.watch - 1)
         looking = bool(detect or hints or met or any(t.missed for t in self.tracks))
         close = search.closely(self.detector, rgb, self.tracks, near, looking)
+        if detect:
+            close += search.closely(self.detector, rgb, self.lost, [[] for _ in self.lost], True)
         detections = search.widely(self.detector, rgb, self.tracks, close, more) if looking else None
         matches = self._matches(close if detections is None else detections)
         for track in self.tracks:
@@ -258,10 +263,19 @@ class Tracker:
                 track.wait()
         kept = [t for t in self.tracks if t.missed * self.seconds <= PATIENCE_S and t.unsupported * self.seconds <= (
             UNSUPPORTED_S if inside(t.keypoints, size).mean() >= 0.5 else LEAVING_S)]
-        if any(touching(gone.roi, t.roi) for gone in self.tracks if gone.missed and not any(gone is k for k in kept) for t in kept):
+        gone = [t for t in self.tracks if t.missed and not any(t is k for k in kept)]
+        if any(touching(t.roi, other.roi) for t in gone for other in kept):
             self.watch = round(WATCH_S / self.seconds)
         self.tracks = kept
+        self._lose([t for t in gone if inside(t.keypoints, size).mean() >= 0.5])
         return [t if any(t is kept for kept in self.tracks) else None for t in owner]
+
+    def _lose(self, gone: list[Track]) -> None:
+        """Keep in mind who vanished, until somebody is there or it is long ago. Whoever tumbled is upright again by then."""
+        for track in self.lost:
+            track.missed += 1
+        self.lost = [t for t in self.lost if t.missed * self.seconds <= LOST_S and not any(touching(t.roi, other.roi) for other in self.tracks)]
+        self.lost += [replace(t, roi=replace(t.roi, angle=0.0), motion=Motion.begin(t.motion.place)) for t in gone]
 
     def _obey(self, hints: list[Hint], poses: list[Pose], looks: list[np.ndarray], owner: list[Track | None]) -> None:
         """Make tracks agree with what the user said of this picture."""

@@ -10,7 +10,7 @@ import pytest
 from body4d_engine.models.blazepose import Roi
 from body4d_engine.models.people_detector import Detection
 from body4d_engine.tracking import search
-from body4d_engine.tracking.tracker import WATCH_S, Tracker
+from body4d_engine.tracking.tracker import LOST_S, WATCH_S, Tracker
 
 from .fake_people import Actor, World
 
@@ -118,6 +118,34 @@ def test_after_somebody_vanished_beside_another_the_detector_looks_often():
     gone = [frame for frame in seen(12) if frame % 5]
     soon, later = [f for f in gone if 20 <= f < 20 + 30 * WATCH_S - 4], [f for f in gone if f > 22 + 30 * WATCH_S]
     assert len(soon) >= 5 and not later
+
+
+def test_who_vanished_inside_the_picture_is_looked_for_closely_there():
+    """The whole picture does not show somebody who is against the light; a close-up does."""
+    def seen(shows):
+        world = World([Actor(lambda f: (200, 120) if f < 20 or f >= shows else None)], size=(640, 240))
+        detector, landmarker = world.networks()
+        asked, real = [], detector.detect
+
+        def detect(rgb, part=None, turns=0, long_side=None):
+            if part:
+                asked.append((frame, part))
+                return real(rgb) if turns == 0 else []
+            return real(rgb) if frame < 20 else []
+
+        detector.detect = detect
+        tracker, there = Tracker(detector, landmarker, 1 / 30), []
+        for frame in range(130):
+            there.append(bool(tracker.step(world.read(frame), frame % 5 == 0)))
+            tracker = Tracker(detector, landmarker, 1 / 30, tracker.state())
+        return there, asked
+
+    there, asked = seen(60)
+    assert not any(there[20:60]) and there[60] and all(there[66:])
+    lost = [frame for frame, (x0, y0, x1, y1) in asked if x0 < 200 < x1 and y0 < 120 < y1 and 30 <= frame < 60]
+    assert lost == list(range(30, 60, 5))
+    there, asked = seen(1000)
+    assert not any(there[20:]) and 20 + 30 * LOST_S <= max(frame for frame, _ in asked) <= 30 + 30 * LOST_S
 
 
 @pytest.fixture(scope="module")

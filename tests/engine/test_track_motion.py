@@ -7,8 +7,9 @@ import pytest
 from body4d_engine.models.blazepose import Pose
 from body4d_engine.take import State
 from body4d_engine.tracking import appearance
-from body4d_engine.tracking.linking import LEAST_END, Tracklet, link, link_costs
+from body4d_engine.tracking.linking import LEAST_END, LOOKS_NEAR, Tracklet, link, link_costs
 from body4d_engine.tracking.motion import Motion, bridge, end_state, place_of, scale_of
+from body4d_engine.tracking.splitting import CROWDED_LOOKS
 from body4d_engine.tracking.tracker import Tracker
 
 from .fake_people import TEMPLATE, Actor, World
@@ -73,8 +74,8 @@ def tracklet(number, samples, x, looks=None, doubted=(), leaving=False):
     made = Tracklet(0, number)
     for sample in samples:
         place = at(x(sample))
-        made.add(sample, np.array([place[0] - 20, 60, place[0] + 20, 180]), np.ones(appearance.SIZE) if looks is None else looks, place, sample in doubted,
-                 leaving)
+        look = np.ones(appearance.SIZE) if looks is None else looks(sample) if callable(looks) else looks
+        made.add(sample, np.array([place[0] - 20, 60, place[0] + 20, 180]), look, place, sample in doubted, leaving)
     return made
 
 
@@ -117,6 +118,42 @@ def test_who_turns_round_outside_the_picture_comes_back_as_the_same():
             one.settle()
         costs.append(link_costs([out, back], STEP, [])[0, 1])
     assert costs[0] < 3.1 and costs[1] > 10
+
+
+def hues(*shares):
+    """Looks of these shares of different colours, above and below alike."""
+    half = np.zeros(appearance.HALF)
+    half[: len(shares)] = shares
+    return np.tile(half, 2)
+
+
+def test_who_walks_into_another_light_is_the_same_person():
+    """Somebody walks from the shade into the sun and back, and is lost twice in the sun, where they look different."""
+    whole = tracklet(0, range(120), lambda s: 100 + s, lambda s: hues(1, 0) if s < 80 else hues(0, 1))
+    piece = tracklet(1, range(130, 190), lambda s: 100 + s, lambda s: hues(0, 1))
+    back = tracklet(2, range(200, 320), lambda s: 100 + s, lambda s: hues(0, 1) if s < 240 else hues(1, 0))
+    for one in (whole, piece, back):
+        one.settle()
+    assert [[t.track for t in chain] for chain in link([whole, piece, back], STEP, [])] == [[0, 1, 2]]
+
+
+def test_looks_at_the_ends_count_only_the_clear_sightings():
+    """Beside somebody else, looks are partly theirs; of a backward pass the ends change places."""
+    one = tracklet(0, range(100, 40, -1), lambda s: s, lambda s: hues(1, 0) if s > 70 else CROWDED_LOOKS * hues(0, 1))
+    assert appearance.distance(one.tail_looks, hues(1, 0)) < 0.25 < appearance.distance(one.looks, hues(0, 1))
+    first, last = one.head_looks, one.tail_looks
+    one.settle()
+    assert one.head_looks is last and one.tail_looks is first
+
+
+def test_people_are_linked_over_short_gaps_rather_than_over_long_ones():
+    """Somebody goes on straight each time, but looks a little different every other time: that is not two people by turns."""
+    looks = [hues(1, 0), hues(0.75, 0.25)]
+    pieces = [tracklet(n, range(100 * n, 100 * n + 80), lambda s: 100 + s, looks[n % 2]) for n in range(4)]
+    for one in pieces:
+        one.settle()
+    assert 0.3 < appearance.distance(*looks) < LOOKS_NEAR
+    assert [[t.track for t in chain] for chain in link(pieces, STEP, [])] == [[0, 1, 2, 3]]
 
 
 def test_what_was_only_imagined_at_the_end_of_a_track_is_cut_off():
