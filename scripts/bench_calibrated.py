@@ -47,10 +47,12 @@ from rich.table import Table
 
 from body4d_engine.backends import get_backend
 from body4d_engine.clip import open_clip
-from body4d_engine.fit import observations, residuals
+from body4d_engine.fit import hidden, observations, residuals, solver
+from body4d_engine.fit.shape import average_shape
 from body4d_engine.metrics import MPJPE, PAMPJPE, JitterRatio, Motion, PeakLag, RootDepthError, RootError, low_pass, motion_of, read_reference
 from body4d_engine.models.anny.pose import CORE, KEYPOINTS, LANDMARKS
 from body4d_engine.pipeline import run
+from body4d_engine.stages import recover, refine
 from body4d_engine.take import Take
 
 INSIDE = "Pose2Sim/Demo_SinglePerson/"
@@ -253,15 +255,31 @@ def with_true_pixels(view: View, world: np.ndarray):
     return changed(observations, read=better)
 
 
-def variants(view: View, world: np.ndarray) -> dict:
-    from body4d_engine.fit import solver
+@contextlib.contextmanager
+def together(*changes):
+    with contextlib.ExitStack() as stack:
+        for change in changes:
+            stack.enter_context(change)
+        yield
 
+
+def variants(view: View, world: np.ndarray) -> dict:
     return {
-        "without landmarks in space": changed(residuals, SPACE=0.0),
-        "without the pose prior": changed(residuals, PRIOR=0.004),
+        "without landmarks in space": changed(residuals, SPACE=0.0, ROUGH_SPACE=0.0, LEGS_SPACE=0.0),
+        "without smoothness": changed(solver, BODY_SMOOTH=0.0, ROOT_SMOOTH=np.zeros(3), VELOCITY=0.0, FOLLOW=0.0, FOLLOW_ROOT=np.zeros(3)),
         "same smoothness everywhere": changed(solver, FAST_MS2=1e9, FAST_ROOT_MS2=1e9),
+        "without arms turned round, all believed": together(changed(refine, tilted=lambda rig, poses, *_: poses),
+                                                            changed(hidden, squeezed=lambda trunk, scale, seen, *_: np.zeros(len(seen), bool))),
+        "an average shape": changed(recover, solve_shape=_average),
+        "without the pose prior": changed(residuals, PRIOR=0.004),
         "true joints in the picture": with_true_pixels(view, world),
     }
+
+
+def _average(model, seen, height_m=None):
+    """`solve_shape` in no steps."""
+    yield from ()
+    return average_shape(model, height_m)
 
 
 def show(rows: list[tuple[str, dict]]) -> None:

@@ -4,17 +4,22 @@
 Unknowns per sample, D = 60: translation of the root in camera space (3), left increment of the root's rotation (3), theta (54).
 Distances are in metres, so that one robust scale serves image and space: an image residual is scaled by root depth / focal length, a factor
 that is held constant in derivatives (else a fit could shrink its residuals by coming nearer).
+
+In space each keypoint is compared as seen from the joint it hangs from: so a trunk that the landmarker tilts wrongly does not bend the limbs, and each
+bone is told its own way in depth.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..models.anny.pose import KEYPOINT_WEIGHTS, LEFT_HIP, RIGHT_HIP, PoseModel, Rig, exp
+from ..models.anny.pose import KEYPOINT_WEIGHTS, KEYPOINTS, LEFT_HIP, RIGHT_HIP, PoseModel, Rig, exp
 from .observations import Observations
 
-IMAGE, SPACE, PRIOR, LIMIT = 40.0, 1.0, 0.08, 40.0
-ROUGH_SPACE, ROUGH_M = 4.0, 0.2  # at robust scales above ROUGH_M landmarks in space count so much and alike in all directions: they tell front from back,
+IMAGE, SPACE, PRIOR, LIMIT = 30.0, 1.0, 0.08, 40.0
+# A picture shows how far a bone tilts, not which way (Taylor 2000). So at robust scales above ROUGH_M landmarks in space lead, alike in all directions;
+ROUGH_SPACE, ROUGH_M = 30.0, 0.2
+LEGS_SPACE, WIDE_M = 4.0, 0.4  # but above WIDE_M not for legs: knees bend one way only, and their landmarks lead less well
 DEPTH = 0.2  # then only so much of their error along the line of sight, where they are guessed: bones as long as they are and the image know better
 GAP_PRIOR = 0.2  # of the prior where nothing was seen: enough for limbs to hang in a long gap, too little to pull a short one towards the rest pose
 VELOCITY = 0.02
@@ -24,6 +29,8 @@ FAST_MS2 = 8.0  # smoothing gives way where the keypoints of the body accelerate
 FAST_ROOT_MS2 = 40.0  # and for the root: well above free fall, well below a jump to another place
 NEAREST_M = 0.3
 FAST_STEP_S = 1 / 30  # acceleration is measured between samples so far apart, whatever the rate: between closer ones noise would pass for it
+_PARENTS = {"elbow": "shoulder", "wrist": "elbow", "index": "wrist", "pinky": "wrist", "knee": "hip", "ankle": "knee", "heel": "ankle", "toe": "ankle"}
+LEGS = np.array([name.endswith(("knee", "ankle", "heel", "toe")) for name in KEYPOINTS])
 MAX_STEP = np.array([0.5] * 3 + [0.6] * 3 + [0.6] * 54)
 
 
@@ -84,6 +91,25 @@ def about_hips(points: np.ndarray) -> np.ndarray:
     return points - (points[:, LEFT_HIP] + points[:, RIGHT_HIP])[:, None] / 2
 
 
+def _hanging() -> np.ndarray:
+    """(K, 2) the keypoints between which each keypoint hangs: twice the joint before it in its limb; shoulders and hips from both hips, the face from both
+    shoulders."""
+    out = []
+    for name in KEYPOINTS:
+        side, part = name.split("_")[0], name.split("_")[-1]
+        parent = _PARENTS.get(part, "hip" if part in ("hip", "shoulder") else "shoulder")
+        out.append([KEYPOINTS.index(f"{one}_{parent}") for one in ((side, side) if part in _PARENTS else ("left", "right"))])
+    return np.array(out)
+
+
+HANGING = _hanging()
+
+
+def about_parents(points: np.ndarray) -> np.ndarray:
+    """Points (N, K, ...) relative to what each hangs from."""
+    return points - (points[:, HANGING[:, 0]] + points[:, HANGING[:, 1]]) / 2
+
+
 def robust(squared: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
     """Geman-McClure: value and weight of its quadratic model for squared residuals."""
     share = scale**2 / (squared + scale**2)
@@ -103,7 +129,7 @@ def linearize(rig: Rig, poses: Poses, seen: Observations, scale: float, landmark
         jacobian = np.concatenate([jacobian, shape], -1)
     flat, points, metres = image_residuals(keypoints, poses, seen)
     squeeze = _squeeze(seen, scale)
-    solid = (about_hips(keypoints) - landmark_scale * seen.world) @ squeeze
+    solid = about_parents(keypoints - landmark_scale * seen.world) @ squeeze
     image_weight, space_weight = _weights(seen, scale)
     image_energy, image_robust = robust((flat**2).sum(-1), scale)
     space_energy, space_robust = robust((solid**2).sum(-1), scale)
@@ -120,7 +146,7 @@ def linearize(rig: Rig, poses: Poses, seen: Observations, scale: float, landmark
     rows = np.zeros((n, 5 * count, 3 + jacobian.shape[-1]))
     rows[:, : 2 * count, :3] = project.reshape(n, -1, 3)
     rows[:, : 2 * count, 3:] = (project @ jacobian).reshape(n, 2 * count, -1)
-    rows[:, 2 * count :, 3:] = (root_space * (squeeze[:, None] @ about_hips(jacobian))).reshape(n, 3 * count, -1)
+    rows[:, 2 * count :, 3:] = (root_space * (squeeze[:, None] @ about_parents(jacobian))).reshape(n, 3 * count, -1)
     errors = np.concatenate([(root_image[..., 0] * flat).reshape(n, -1), (root_space[..., 0] * solid).reshape(n, -1)], 1)
 
     across = rows.transpose(0, 2, 1)
@@ -136,7 +162,7 @@ def linearize(rig: Rig, poses: Poses, seen: Observations, scale: float, landmark
 
 def _data_energy(keypoints, model: PoseModel, poses: Poses, seen: Observations, scale: float, landmark_scale: float) -> np.ndarray:
     flat, _, _ = image_residuals(keypoints, poses, seen)
-    solid = (about_hips(keypoints) - landmark_scale * seen.world) @ _squeeze(seen, scale)
+    solid = about_parents(keypoints - landmark_scale * seen.world) @ _squeeze(seen, scale)
     image_weight, space_weight = _weights(seen, scale)
     total = (image_weight * robust((flat**2).sum(-1), scale)[0]).sum(1) + (space_weight * robust((solid**2).sum(-1), scale)[0]).sum(1)
     return total + _prior(model, poses.theta, seen)[2]
@@ -154,7 +180,8 @@ def _squeeze(seen: Observations, scale: float) -> np.ndarray:
 def _weights(seen: Observations, scale: float) -> tuple[np.ndarray, np.ndarray]:
     """(N, K) weights of image and space residuals."""
     trust = seen.weight[:, None] * KEYPOINT_WEIGHTS
-    return IMAGE * trust * seen.visibility, (ROUGH_SPACE if scale > ROUGH_M else SPACE) * trust * seen.solid
+    space = np.where(LEGS & (scale > WIDE_M), LEGS_SPACE, ROUGH_SPACE) if scale > ROUGH_M else SPACE
+    return IMAGE * trust * seen.visibility, space * trust * seen.solid
 
 
 def _prior(model: PoseModel, theta: np.ndarray, seen: Observations) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

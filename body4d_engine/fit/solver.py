@@ -26,7 +26,7 @@ from .residuals import (
 D = 60
 FRESH = ((0.5, 6), (0.25, 5), (0.12, 8))  # robust scale in metres, iterations at most: from a rough start
 WARM = ((0.12, 6),)  # from the sample before
-SEQUENCE = ((0.25, 3), (0.12, 4), (0.12, 6))
+SEQUENCE = ((0.5, 4), (0.25, 2), (0.12, 4), (0.12, 6))
 FOLLOW, FOLLOW_ROOT = 4.0, np.array([4.0, 4.0, 20.0])  # a pull towards the sample before, where samples are fitted one by one
 GAIN = 1e-4
 BLOCK = 64  # samples whose derivatives are worked out at once: bounds the memory
