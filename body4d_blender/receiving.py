@@ -64,7 +64,7 @@ class TakeCopy:
         group, stage = f"people/{entry['id']}", take.result_stage(entry["id"])
         if stage is None:
             return None
-        vertices, root, state = (take.read(group, name, stage) for name in ("vertices", "root", "state"))
+        vertices, root, state = (take.by_sample(group, name, stage) for name in ("vertices", "root", "state"))
         there = np.flatnonzero(state[: min(len(vertices), len(root))] != State.ABSENT)
         if not len(there):
             return None

@@ -126,7 +126,7 @@ def _standing(take: Take, person: dict) -> _Standing | None:
     names = list(take.body(person["id"])["keypoint_names"])
     feet = [names.index(name) for name in FEET]
     down = (np.asarray(take.read(group, "contact", "refine")) > STANDS) & np.isin(take.read(group, "state", "refine"), SEEN)[:, None]
-    points, root, mesh = (take.read(group, name, "refine") for name in ("keypoints_m", "root", "vertices"))
+    points, root, mesh = (take.read(group, name, "refine") for name in ("keypoints_m", "root", "vertices"))  # all of the same samples
     places, skins, tops = [], [], []
     for foot in range(len(FEET)):
         for begin, stop in runs(down[:, foot]):

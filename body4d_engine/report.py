@@ -84,7 +84,9 @@ def summarise(take: Take) -> dict:
     people = []
     for person in take.people:
         group = f"people/{person['id']}"
-        states = np.bincount(take.read(group, "state"), minlength=4) if take.has(group, "state") else np.zeros(4, int)
+        known = take.read(group, "state") if take.has(group, "state") else np.zeros(0, np.uint8)
+        states = np.bincount(known, minlength=4)
+        states[State.ABSENT] += take.samples - len(known)
         people.append({"id": person["id"], "name": person["name"], **{state.name.lower(): int(states[state]) for state in State}})
     camera = take.camera()
     focal = float(np.median(camera["focal_px"]))

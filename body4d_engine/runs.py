@@ -23,9 +23,11 @@ def runs(values: np.ndarray, apart: int = 0, cuts: Iterable[int] = ()) -> list[t
     return out
 
 
-def pieces(chosen: np.ndarray, longest: int, longest_other: int) -> list[tuple[int, int, bool]]:
-    """(begin, stop, whether chosen) of successive pieces of chosen (T,) bool that are chosen as a whole or not at all, at most so many samples each."""
-    bounds = np.unique([0, len(chosen), *(np.flatnonzero(chosen[1:] != chosen[:-1]) + 1)]).tolist()
+def pieces(chosen: np.ndarray, longest: int, longest_other: int, span: tuple[int, int] | None = None) -> list[tuple[int, int, bool]]:
+    """(begin, stop, whether chosen) of successive pieces of chosen (T,) bool that are chosen as a whole or not at all, at most so many samples each.
+    span: [begin, stop) that they make up, in place of everything."""
+    low, high = span or (0, len(chosen))
+    bounds = np.unique([low, high, *(low + 1 + np.flatnonzero(chosen[low + 1 : high] != chosen[low : high - 1]))]).tolist() if high > low else []
     steps = [longest if chosen[first] else longest_other for first in bounds[:-1]]
     return [(begin, min(begin + step, stop), bool(chosen[first]))
             for first, stop, step in zip(bounds, bounds[1:], steps) for begin in range(first, stop, step)]

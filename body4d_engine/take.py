@@ -28,10 +28,9 @@ import numpy as np
 from .disk import FileLock, acquire, fingerprint, sweep, sync_folder, write_json, write_whole, writing
 from .errors import TakeError
 from .masks import decode_mask, encode_mask
+from .take_arrays import PC2_COUNT_OFFSET, PC2_HEADER, BySample, Earlier, by_sample, header_bytes, map_array, record_bytes
 from .take_json import SCHEMA, TYPE_NAMES, load_npz, read_take_json
 
-PC2_HEADER = struct.Struct("<12siiffi")
-PC2_COUNT_OFFSET = 28
 RESULT_STAGES = ("refine", "import", "recover")  # the best first
 SPILL_BYTES = 32 << 20
 EMPTY = {"take.json.tmp", "lock"}  # what a folder may hold that is no take yet
@@ -46,8 +45,14 @@ class State(IntEnum):
     FILLED = 3
 
 
+def span_of(state: np.ndarray) -> tuple[int, int]:
+    """[begin, stop) from the first to the last sample in which somebody is not absent, of state (T,); (0, 0) where there is none."""
+    there = np.flatnonzero(np.asarray(state) != State.ABSENT)
+    return (int(there[0]), int(there[-1]) + 1) if len(there) else (0, 0)
+
+
 class Take:
-    """One take folder. Per-frame arrays are indexed by sample: sample i is clip frame `frames[i]`.
+    """One take folder. Sample i is clip frame `frames[i]`.
 
     A group is a folder of arrays inside the take ("people/1"). Arrays belong to the stage that wrote them.
     """
@@ -99,6 +104,7 @@ class Take:
         except TakeError:
             lock.release()
             raise
+        take._meta["schema"] = SCHEMA  # what is written from now on
         sweep(path, take._meta)
         return take
 
@@ -221,14 +227,18 @@ class Take:
         sweep(self.path, self._meta)
         return None
 
-    def create_array(self, group: str, name: str, dtype, shape: tuple[int, ...], pc2: bool = False) -> None:
-        """Declare a growing array of records (*shape,) in the stage being written. Does nothing where it exists (resume)."""
+    def create_array(self, group: str, name: str, dtype, shape: tuple[int, ...], pc2: bool = False, span: tuple[int, int] | None = None) -> None:
+        """Declare a growing array of records (*shape,) in the stage being written. Does nothing where it exists (resume).
+
+        span: [begin, stop) of the samples that the records will be of, see `by_sample`; None where these are all, or where they are no samples.
+        """
         arrays = self._meta["working"]["arrays"]
         if f"{group}/{name}" in arrays:
             return
         dtype = np.dtype(dtype).newbyteorder("<")
         file = f"{group}/mesh.{self._mark}.pc2" if pc2 else f"{group}/{name}.{self._mark}.{TYPE_NAMES[dtype.str]}"
-        arrays[f"{group}/{name}"] = {"file": file, "dtype": dtype.str, "shape": list(shape), "count": 0, "pc2": pc2}
+        arrays[f"{group}/{name}"] = {"file": file, "dtype": dtype.str, "shape": list(shape), "count": 0, "pc2": pc2,
+                                      **({} if span is None else {"span": [int(sample) for sample in span]})}
 
     @property
     def _mark(self) -> str:
@@ -300,7 +310,7 @@ class Take:
         """What an earlier run of the stage that is being written left, undamaged, where it differs in nothing but the people's corrections."""
         found = [known for known in (self._meta["stages"].get(stage), self._meta.get("earlier", {}).get(stage))
                  if known is not None and base_of(known) == base_of(self.working) and self._intact(known)]
-        return Earlier(self.path, found[0]) if found else None
+        return Earlier(self.path, found[0], self.samples) if found else None
 
     def finish(self, outdated: Iterable[str] = (), bases: dict[str, str] | None = None) -> dict:
         """Make everything appended permanent and declare the stage complete, in one instant with which data of an older run of it and of the
@@ -398,11 +408,20 @@ class Take:
         return self.path / array["file"] if array else None
 
     def read(self, group: str, name: str, stage: str | None = None) -> np.ndarray:
-        """The committed records (n, *shape) of an array, mapped read-only. Raises TakeError where there is none."""
+        """The committed records (n, *shape) of an array, mapped read-only: of the first samples, but see `by_sample`. Raises TakeError where there
+        is none."""
+        return map_array(self.path, self._array(group, name, stage))
+
+    def by_sample(self, group: str, name: str, stage: str | None = None) -> BySample:
+        """An array of a person by sample: a result has records only from where the person is first seen to where they are last. Raises TakeError
+        where there is none."""
+        return by_sample(self.path, self._array(group, name, stage), name, self.samples)
+
+    def _array(self, group: str, name: str, stage: str | None) -> dict:
         array = self._find(group, name, stage)
         if array is None:
             raise TakeError(f"The take {self.path.name} has no {name} for {group}.", "Run it again to complete it.", "take_incomplete")
-        return map_array(self.path, array)
+        return array
 
     def read_npz(self, name: str) -> dict[str, np.ndarray]:
         """The arrays of a whole file. Raises TakeError where it is missing or damaged."""
@@ -443,42 +462,6 @@ class Take:
                             "Run it again: only the damaged part is made anew.", "take_damaged") from error
 
 
-class Earlier:
-    """The completed result of an earlier run of a stage."""
-
-    def __init__(self, path: Path, entry: dict):
-        self._path, self._entry = path, entry
-
-    def corrections(self, person: int) -> list:
-        """What of the person was corrected in it, as take.json has it."""
-        return self._entry.get("corrections", {}).get(str(person), [])
-
-    def has(self, group: str, name: str) -> bool:
-        return f"{group}/{name}" in self._entry["arrays"]
-
-    def read_npz(self, name: str) -> dict[str, np.ndarray]:
-        """The arrays of a whole file. Raises KeyError where there is none, OSError and ValueError where it is damaged."""
-        known = self._entry["files"][name]
-        return load_npz(self._path / known.get("file", name), known)
-
-    def read(self, group: str, name: str) -> np.ndarray:
-        """The records (n, *shape) of an array, mapped read-only."""
-        return map_array(self._path, self._entry["arrays"][f"{group}/{name}"])
-
-
-def map_array(path: Path, array: dict) -> np.ndarray:
-    """The committed records (n, *shape) of an array entry of the take at `path`, mapped read-only. Raises TakeError where they are gone."""
-    file, size = path / array["file"], record_bytes(array)
-    if array["count"] and not file.is_file():
-        raise TakeError(f"{file} is missing.", "Run it again: only what is missing is made anew.", "take_damaged")
-    there = (file.stat().st_size - header_bytes(array)) // size if file.is_file() else 0
-    count = max(0, min(array["count"], there))
-    shape = (count, *array["shape"])
-    if 0 in shape:
-        return np.empty(shape, array["dtype"])
-    return np.memmap(file, array["dtype"], "r", header_bytes(array), shape)
-
-
 def base_of(entry: dict) -> str:
     """The key that a stage's entry would have without corrections."""
     return entry.get("base", entry["key"])
@@ -506,13 +489,3 @@ def delete_take(path) -> None:
                         "Close what has it open, such as Blender, and try again.", "take_in_use") from error
     finally:
         lock.release()
-
-
-def record_bytes(array: dict) -> int:
-    """Bytes of one record of an array entry."""
-    return int(np.prod(array["shape"], dtype=np.int64)) * np.dtype(array["dtype"]).itemsize
-
-
-def header_bytes(array: dict) -> int:
-    """Bytes before the first record."""
-    return PC2_HEADER.size if array["pc2"] else 0

@@ -15,7 +15,7 @@ import numpy as np
 
 from .errors import TakeError
 
-SCHEMA = 1
+SCHEMA = 2  # 1: every array of a person has a record of every sample; it is read as ever
 MOST_BYTES = 256 << 20  # of one record
 MOST_UNPACKED = 100 << 20  # of one whole file
 MOST_PIXELS = 1 << 27  # of a frame
@@ -132,7 +132,7 @@ def _check_entry(entry, where: str) -> None:
         _kinds(array, {"file": str, "dtype": str, "shape": list, "count": int}, name)
         _check_file(array["file"])
         good = "/" in name and array["dtype"] in TYPE_NAMES and isinstance(array["pc2"], bool) and _number(array["count"], 0, MOST)
-        good = good and len(array["shape"]) <= 8 and all(_number(side, 1, MOST) for side in array["shape"])
+        good = good and len(array["shape"]) <= 8 and all(_number(side, 1, MOST) for side in array["shape"]) and _is_span(array.get("span", [0, 0]))
         if not good or math.prod(array["shape"]) * np.dtype(array["dtype"]).itemsize > MOST_BYTES or (array["pc2"] and len(array["shape"]) != 2):
             raise ValueError(f"{name} is described wrongly")
     for name, known in entry["files"].items():
@@ -141,6 +141,10 @@ def _check_entry(entry, where: str) -> None:
         _check_file(known.get("file", name))
         if not _number(known["bytes"], 0, MOST):
             raise ValueError(f"{name} is described wrongly")
+
+
+def _is_span(span) -> bool:
+    return isinstance(span, list) and len(span) == 2 and all(_number(sample, 0, MOST) for sample in span) and span[0] <= span[1]
 
 
 def _check_file(name) -> None:

@@ -20,7 +20,8 @@ import numpy as np
 
 from .disk import fingerprint, sweep, write_json, writing
 from .errors import Body4DError
-from .take import PC2_HEADER, Take, header_bytes, record_bytes
+from .take import Take
+from .take_arrays import PC2_HEADER, header_bytes, record_bytes
 from .take_json import MOST, check_meta
 
 PROTOCOL = 1
@@ -83,8 +84,10 @@ def receive(reader: BinaryIO) -> tuple[dict, dict[str, np.ndarray]] | None:
     if not line:
         return None
     try:
-        if len(line) > MAX_LINE or not line.endswith(b"\n"):
-            raise ValueError("a line that is too long or was cut off")
+        if len(line) > MAX_LINE:
+            raise ValueError("a line that is too long")
+        if not line.endswith(b"\n"):
+            raise EOFError
         message = json.loads(line)
         described = message.pop("arrays", [])
         sizes = [_checked_size(entry) for entry in described]
@@ -93,6 +96,8 @@ def receive(reader: BinaryIO) -> tuple[dict, dict[str, np.ndarray]] | None:
         arrays = {}
         for entry, size in zip(described, sizes, strict=True):
             arrays[entry["name"]] = np.frombuffer(_read_exactly(reader, size), entry["dtype"]).reshape(entry["shape"])
+    except EOFError as error:
+        raise WireError("The pipe has ended in the middle of a message.", "Restart the engine.", "cut_off") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise WireError(f"A message could not be understood: {error}.", "Restart the engine.", "bad_message") from error
     return message, arrays
@@ -112,7 +117,7 @@ def _read_exactly(reader: BinaryIO, size: int) -> bytearray:
     while len(data) < size:  # it grows as bytes come: a damaged size must not fill the memory
         piece = reader.read(min(CHUNK, size - len(data)))
         if not piece:
-            raise ValueError("an array that was cut off")
+            raise EOFError
         data += piece
     return data
 

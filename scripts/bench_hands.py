@@ -53,7 +53,7 @@ def true_hands(takes: list[Path], views: list) -> np.ndarray:
     seen = []
     for path in takes:
         with Take.open(path) as take:
-            seen.append(np.array(take.read(f"people/{calibrated.main_person(take)}", "hands_px", "detail"), np.float64))
+            seen.append(np.array(take.by_sample(f"people/{calibrated.main_person(take)}", "hands_px", "detail"), np.float64))
     seen = np.array(seen)
     count = seen.shape[1]
     pixels, read = seen[..., :2].reshape(len(takes), count, -1, 2), (seen[..., 2] >= hands.USED).reshape(len(takes), count, -1)
@@ -90,7 +90,7 @@ def relaxed_joints(take: Take, person: int) -> np.ndarray:
     """(T, J, 3) the joints of the fitted body as if no hand had been read."""
     with calibrated.changed(hands, USED=2.0):
         detailed = Detailed(take, person, read_shape(take, person, "refine").rig(pose_model()))
-        params = np.array(take.read(f"people/{person}", "params", "refine"))
+        params = take.by_sample(f"people/{person}", "params", "refine")[:]
         _, rotations, positions = detailed.pose(np.arange(len(params)), from_params(params))
     return detailed.hands.joints(rotations, positions)[0]
 
@@ -99,9 +99,9 @@ def judge_hands(path: Path, view, world: np.ndarray) -> tuple[int, int, np.ndarr
     """How many hands are known, how many of these the view read, and the mean errors (3,) of what it read: by the pipeline, and relaxed."""
     with Take.open(path) as take:
         person = calibrated.main_person(take)
-        read = take.read(f"people/{person}", "hands_px", "detail")[:, :, 0, 2] >= hands.USED
+        read = take.by_sample(f"people/{person}", "hands_px", "detail")[:][:, :, 0, 2] >= hands.USED
         index = finger_joints([str(name) for name in take.body(person)["joint_names"]])
-        joints, relaxed = np.array(take.read(f"people/{person}", "joints", "refine"), np.float64), relaxed_joints(take, person)
+        joints, relaxed = np.array(take.by_sample(f"people/{person}", "joints", "refine"), np.float64), relaxed_joints(take, person)
     known = np.isfinite(world).all((2, 3))
     sample, side = np.nonzero(known & read)
     truth = view.points(world)[sample, side]

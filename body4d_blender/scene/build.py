@@ -147,13 +147,13 @@ def _body(job: _Import, person: PersonTrack, data: bpy.types.Mesh, mesh_cache: b
     imported.write(body, person.confidence, person.state, find_doubts(job.take, person.id, person.state, person.confidence))
     frames = job.frames(len(person.state))
     if mesh_cache:
-        mesh.play_cache(body, job.id, person.cache, frames, job.timing)
+        mesh.play_cache(body, job.id, person.cache, frames[slice(*person.vertices.span)], job.timing)
     else:
         mesh.stop_cache(body, job.id)
-    times, root = job.timing.scene_frames(frames), mesh.to_blender(person.root)
-    body.location = root[person.first_seen]
+    times, root = job.timing.scene_frames(frames), mesh.to_blender(person.root[person.there])
+    body.location = root[0]
     for axis in range(3):
-        fcurves.write_curve(body, job.id, "location", axis, times, root[:, axis])
+        fcurves.write_curve(body, job.id, "location", axis, times[person.there], root[:, axis])
     _hide(job, body, person.state == State.ABSENT, times)
     return body
 

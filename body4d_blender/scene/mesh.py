@@ -74,7 +74,7 @@ def keyed_mesh(name: str, take_id: str, vertices: np.ndarray, faces: np.ndarray,
 
 
 def play_cache(body: bpy.types.Object, take_id: str, cache, clip_frames: range, timing: Timing) -> None:
-    """Make the object play a point cache file of person-space samples, one per clip frame of the range."""
+    """Make the object play a point cache file of person-space samples, one per clip frame of the range; before and after it shows the first and last."""
     modifier = body.modifiers.get(MODIFIER)
     if modifier is None or modifier.type != "MESH_CACHE":
         modifier = body.modifiers.new(MODIFIER, "MESH_CACHE")

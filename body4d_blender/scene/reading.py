@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from body4d_engine.take import State, Take, TakeError
+from body4d_engine.take_arrays import BySample
 
 
 @dataclass
@@ -17,7 +18,7 @@ class PersonTrack:
     name: str
     color: tuple[float, float, float]  # sRGB
     faces: np.ndarray  # (F, 3) int32
-    vertices: np.ndarray  # (n, V, 3) float32, mapped
+    vertices: BySample  # (n, V, 3) float32, mapped
     root: np.ndarray  # (n, 3) float32, camera axes
     state: np.ndarray  # (n,) uint8
     cache: Path  # the .pc2 that holds `vertices`
@@ -54,13 +55,13 @@ def read_people(take: Take, report) -> list[PersonTrack]:
 def is_pending(take: Take, person: int) -> bool:
     """Whether the person's meshes are still to come: a stage is being written, or was cut short, and has none yet."""
     stage = take.result_stage(person)
-    return take.working is not None and (stage is None or not len(take.read(f"people/{person}", "vertices", stage)))
+    return take.working is not None and (stage is None or not len(take.by_sample(f"people/{person}", "vertices", stage)))
 
 
 def read_person(take: Take, entry: dict, report) -> PersonTrack | None:
     number, name, group = entry["id"], entry["name"], f"people/{entry['id']}"
     stage = take.result_stage(number)
-    vertices, root, state = (take.read(group, part, stage) for part in ("vertices", "root", "state")) if stage else ((), (), ())
+    vertices, root, state = (take.by_sample(group, part, stage) for part in ("vertices", "root", "state")) if stage else ((), (), ())
     n = min(len(vertices), len(root), len(state), take.samples)
     if n == 0:
         report(f"{name} has no mesh in this take yet.")
@@ -79,13 +80,13 @@ def read_person(take: Take, entry: dict, report) -> PersonTrack | None:
     if not np.isfinite(root).all():
         raise TakeError(f"{name} in {take.path.name} has no position at clip frame {take.frames[int(np.argmin(np.isfinite(root).all(1)))]}.",
                         "Run it again: only the damaged part is made anew.", "take_damaged")
-    return PersonTrack(number, name, tuple(entry["color"]), faces, vertices[:n], root, state, take.file_of(group, "vertices", stage), stage,
+    return PersonTrack(number, name, tuple(entry["color"]), faces, vertices, root, state, take.file_of(group, "vertices", stage), stage,
                        _confidence(take, group, stage, n))
 
 
 def _confidence(take: Take, group: str, stage: str, n: int) -> np.ndarray | None:
-    values = take.read(group, "confidence", stage) if take.has(group, "confidence", stage) else ()
-    return np.nan_to_num(np.array(values[:n], np.float32)) if np.ndim(values) == 1 and len(values) >= n else None
+    values = take.by_sample(group, "confidence", stage) if take.has(group, "confidence", stage) else np.zeros(0)
+    return np.nan_to_num(np.array(values[:n], np.float32)) if values.ndim == 1 and len(values) >= n else None
 
 
 def read_camera(take: Take) -> CameraTrack:

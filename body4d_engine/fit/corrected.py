@@ -11,7 +11,8 @@ import numpy as np
 
 from ..people import LIMBS, Correction
 from ..runs import runs
-from ..take import Earlier, State
+from ..take import State
+from ..take_arrays import Earlier
 from . import trust
 
 SIDES, DEPTH, BODY = 1, 2, 4

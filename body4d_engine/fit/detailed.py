@@ -54,13 +54,14 @@ class Shown:
 
     def __init__(self, take, group: str, stage: str):
         self._first = first_seen(take, group)
-        count = take.count(group, "params", stage)
+        written = take.by_sample(group, "params", stage)
+        poses = written.records[:, 3:]
         self._last, self._pose = 0, np.zeros(0)
-        if count:
-            poses = take.read(group, "params", stage)[:, 3:]
-            self._last, self._pose = count - 1, np.array(poses[-1])
-            while self._last and (poses[self._last - 1] == self._pose).all():
-                self._last -= 1
+        if len(poses):
+            row, self._pose = len(poses) - 1, np.array(poses[-1])
+            while row and (poses[row - 1] == self._pose).all():
+                row -= 1
+            self._last = written.first + row
 
     def of(self, begin: int, params: np.ndarray, seen: np.ndarray) -> np.ndarray:
         """(N,) for the next samples from `begin`, of params (N, 60), seen (N,) or not."""

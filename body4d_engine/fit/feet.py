@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Planted feet stay where they are: each contact has one place in space, which the whole body is fitted to and the legs then reach exactly.
 
-Places are worked out once over the whole motion, from few numbers per sample; all that follows looks at near neighbours only, so that
-overlapping windows agree.
+The places are known before (`places`); all here looks at near neighbours only, so that overlapping windows agree.
 """
 
 from dataclasses import dataclass
@@ -13,15 +12,11 @@ from scipy.linalg import solveh_banded
 from ..models.anny.pose import Rig
 from ..runs import runs
 from .contact import INDEX
-from .record import from_params
 from .residuals import Linear, Poses, robust
 
-BLOCK = 240  # samples worked on at once
 HOLD = 500.0  # per squared metre, beside an image weight of 40
-HOLD_M = 0.12  # a foot much farther than this from its place is not held
-FOOT_M = 0.06  # how far the places of heel and toe may be from a foot's length
-LONE_M = 0.15  # robust scale of the mean that a place is: a foot that is not held drifts by half of that
-RAMP_S = 0.08  # a contact takes hold and lets go within this time
+HOLD_M = 0.2  # a foot much farther than this from its place is not held
+RAMP_S = 0.05  # a contact takes hold and lets go within this time
 BLEND_S = 0.06  # a correction comes and goes over about twice this time
 FIRM = 1e4  # a planted point's correction beside that of a free one
 STAY, DAMPING = 5e-4, 1e-1  # per squared radian from the start, and of a step at damping 1, beside squared metres of the feet
@@ -64,47 +59,6 @@ def firmness(contacts: np.ndarray, spacing_s: float) -> np.ndarray:
             ramp = np.minimum(np.minimum(inside, inside[::-1]), 1)
             out[begin:stop, point] = ramp**2 * (3 - 2 * ramp)
     return out
-
-
-def find_places(rig: Rig, params: np.ndarray, contacts: np.ndarray, turned: np.ndarray) -> np.ndarray:
-    """(T, 4, 3) float32: where each contact stands, in each sample's camera axes, as the robust mean over the contact of where it was fitted.
-
-    params (T, 60): fitted without contacts. turned (T, 3, 3): the camera's rotation since the first sample of its shot.
-    """
-    out = np.zeros((*contacts.shape, 3), np.float32)
-    for begin in range(0, len(out), BLOCK):
-        part = slice(begin, begin + BLOCK)
-        poses = from_params(params[part])
-        points = rig.keypoints(*rig.pose(poses.rotation, poses.theta))[:, INDEX] + poses.position[:, None]
-        out[part] = points @ turned[part]  # each turned back
-    for point in range(contacts.shape[1]):
-        for begin, stop in runs(contacts[:, point]):
-            out[begin:stop, point] = _middle(out[begin:stop, point].astype(np.float64))
-    return (out @ turned.transpose(0, 2, 1)).astype(np.float32) * (contacts > 0)[..., None]
-
-
-def disagreeing(rig: Rig, contacts: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """(T, 4) bool: the shorter one of two contacts of a foot, heel's and toe's, whose places no foot of this length can stand on."""
-    out = np.zeros(contacts.shape, bool)
-    rest = rig.keypoints(*rig.pose(np.eye(3)[None], np.zeros((1, rig.model.angles))))[0, INDEX]
-    for heel, toe in ((0, 1), (2, 3)):
-        length = np.linalg.norm(rest[heel] - rest[toe])
-        apart = np.linalg.norm(places[:, heel] - places[:, toe], axis=1)
-        wrong = (contacts[:, [heel, toe]] > 0).all(1) & (np.abs(apart - length) > FOOT_M)
-        for pair in np.unique(contacts[wrong][:, [heel, toe]], axis=0):
-            both = [contacts[:, point] == number for point, number in zip((heel, toe), pair, strict=True)]
-            shorter = int(both[1].sum() < both[0].sum())
-            out[both[shorter], (heel, toe)[shorter]] = True
-    return out
-
-
-def _middle(points: np.ndarray) -> np.ndarray:
-    """Robust mean (3,) of points (N, 3)."""
-    middle = np.median(points, axis=0)
-    for _ in range(10):
-        _, trust = robust(((points - middle) ** 2).sum(1), LONE_M)
-        middle = (trust[:, None] * points).sum(0) / trust.sum()
-    return middle
 
 
 def planted(rig: Rig, poses: Poses, held: Held, spacing_s: float) -> Poses:

@@ -81,7 +81,7 @@ class HandMotion:
         return tuple(part[: high - low] for part in kept)
 
     def _fit(self, part: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        px, metres = (np.array(self._take.read(self._group, name, "detail")[part], np.float64) for name in ("hands_px", "hands_m"))
+        px, metres = (np.array(self._take.by_sample(self._group, name, "detail")[part], np.float64) for name in ("hands_px", "hands_m"))
         focal, centre = self._camera["focal_px"][part], self._camera["principal_px"][part]
         score = px[:, :, 0, 2] * (px[:, :, 0, 2] >= USED)
         if self._doubted is not None:

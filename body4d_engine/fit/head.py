@@ -37,11 +37,11 @@ class HeadMotion:
         if not self._measured:
             return np.tile(np.eye(3), (len(samples), 1, 1)), np.zeros(len(samples))
         low, high = Windows.margin(samples, self._take.samples, self._spacing_s)
-        score = np.array(self._take.read(self._group, "face_score", "detail")[low:high], np.float64)
+        score = np.array(self._take.by_sample(self._group, "face_score", "detail")[low:high], np.float64)
         score[score < USED] = 0
         if self._doubted is not None:
             score *= ~self._doubted[low:high]
-        points = np.array(self._take.read(self._group, "face_px", "detail")[low:high], np.float64)
+        points = np.array(self._take.by_sample(self._group, "face_px", "detail")[low:high], np.float64)
         turned = face_rotation(points, self._camera["focal_px"][low:high], self._camera["principal_px"][low:high])
         weight, turned, _ = blend(samples, np.arange(low, high), self._spacing_s, self._cuts, looks_every(1 / self._spacing_s), score, turned,
                                   np.zeros((high - low, 0)))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..models.anny.pose import LANDMARKS, LEFT_HIP, RIGHT_HIP
-from ..take import State
+from ..take import State, span_of
 from . import corrected, flips, hidden, trust
 
 FLIPPED_WEIGHT = 0.07  # how much a repaired landmark still counts: a burst often has wrong legs too, so its neighbours lead
@@ -47,19 +47,21 @@ def was_seen(state: np.ndarray, landmarks_px: np.ndarray, landmarks_m: np.ndarra
 
 
 def first_seen(take, group: str) -> int:
-    """The first sample of a person (`people/<id>`) that has landmarks, 0 where there is none."""
-    for start in range(0, take.samples, BLOCK):
-        part = slice(start, start + BLOCK)
+    """The first sample of a person (`people/<id>`) that has landmarks; where none has, the first of their span."""
+    first, end = span_of(take.read(group, "state", "track"))
+    for start in range(first, end, BLOCK):
+        part = slice(start, min(start + BLOCK, end))
         seen = was_seen(*(np.array(take.read(group, name, "track")[part]) for name in ("state", "landmarks_px", "landmarks_m")))
         if seen.any():
             return start + int(seen.argmax())
-    return 0
+    return first
 
 
 @dataclass
 class Survey:
     """What is known of a person over the whole take, small enough to be held at once: arrays (T,)."""
 
+    span: tuple[int, int]  # of `span_of`: recovered and refined is only what lies in it
     state: np.ndarray  # as tracked; VISIBLE without landmarks, or with none to be believed, counts as OCCLUDED
     seen: np.ndarray  # there are landmarks
     visibility: np.ndarray  # mean over the landmarks, as far as they are believed
@@ -84,18 +86,27 @@ def survey(take, person: int, shots=()) -> Survey:
     cuts = frozenset(int(i) for i in np.searchsorted(frames, [f for f in shots if frames[0] < f <= frames[-1]])) if samples else frozenset()
     spacing_s = take.frames.step * fps[1] / fps[0]
     state = np.array(take.read(group, "state", "track"))
-    pixels, metres, box = (take.read(group, name, "track") for name in ("landmarks_px", "landmarks_m", "box"))
-    visibility = np.zeros(samples)
-    steady, doubtful = np.full((samples, 33), 255, np.uint8), np.zeros((samples, len(trust.LIMBS)), bool)
-    seen = np.zeros(samples, bool)
+    span = first, end = span_of(state)
+    out = Survey(span, state, np.zeros(samples, bool), np.zeros(samples), np.full((samples, 33), 255, np.uint8),
+                 np.zeros((samples, len(trust.LIMBS)), bool), np.zeros(samples, bool), np.zeros((samples, len(flips.PARTS)), bool), cuts, spacing_s)
+    if end > first:
+        _look(take, person, out)
+    return out
+
+
+def _look(take, person: int, out: Survey) -> None:
+    """Fill in what the person's landmarks say; of what lies outside the span nothing is read."""
+    (first, end), spacing_s = out.span, out.spacing_s
+    group, samples, span = f"people/{person}", end - first, slice(first, end)
+    cuts, shot = frozenset(cut - first for cut in out.cuts if first < cut < end), out.shot_of()[span]
+    pixels, metres, box = (take.read(group, name, "track")[span] for name in ("landmarks_px", "landmarks_m", "box"))
+    state, visibility, steady, doubtful, seen = (values[span] for values in (out.state, out.visibility, out.steady, out.doubtful, out.seen))
     for start in range(0, samples, BLOCK):
         part = slice(start, start + BLOCK)
         seen[part] = was_seen(state[part], pixels[part], metres[part])
-    shot = np.isin(np.arange(samples), list(cuts)).cumsum()
-    squeezed = _squeezed(take, person, seen, pixels, metres, np.array(box), shot, spacing_s)
-    seen &= ~squeezed
-    flipped = flips.find(pixels, seen, spacing_s, cuts)
-    swapped = flips.find_parts(pixels, seen & ~flipped, spacing_s, cuts)
+    seen &= ~_squeezed(take, person, span, seen, pixels, metres, np.array(box), shot, spacing_s)
+    out.flipped[span] = flipped = flips.find(pixels, seen, spacing_s, cuts)
+    out.swapped[span] = swapped = flips.find_parts(pixels, seen & ~flipped, spacing_s, cuts)
     around = trust.reach(spacing_s)
     for start in range(0, samples, BLOCK):
         low, stop = max(start - around, 0), min(start + BLOCK, samples)
@@ -111,12 +122,11 @@ def survey(take, person: int, shots=()) -> Survey:
         lost = seen[part] & (image[:, flips.CORE].mean(1) < LOST)
         state[part][lost & (state[part] == State.VISIBLE)] = State.OCCLUDED
     state[(state == State.VISIBLE) & ~seen] = State.OCCLUDED
-    return Survey(state, seen, visibility, steady, doubtful, flipped, swapped, cuts, spacing_s)
 
 
-def _squeezed(take, person: int, seen: np.ndarray, pixels, metres, box: np.ndarray, shot: np.ndarray, spacing_s: float) -> np.ndarray:
-    """(T,) bool: samples that are seen, but half hidden, so that their landmarks are none of the person's."""
-    others = (np.array(take.read(f"people/{entry['id']}", "box", "track")) for entry in take.people if entry["id"] != person)
+def _squeezed(take, person: int, span: slice, seen: np.ndarray, pixels, metres, box: np.ndarray, shot: np.ndarray, spacing_s: float) -> np.ndarray:
+    """(N,) bool: samples of the span that are seen, but half hidden, so that their landmarks are none of the person's."""
+    others = (np.array(take.read(f"people/{entry['id']}", "box", "track")[span]) for entry in take.people if entry["id"] != person)
     suspect = seen & hidden.meeting(box, others)
     trunk, scale = np.zeros((len(seen), 2, 2)), np.ones(len(seen))
     for start in range(0, len(seen), BLOCK):

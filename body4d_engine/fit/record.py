@@ -8,7 +8,7 @@ from ..errors import Body4DError
 from ..models.anny.body import MODEL, Skinner
 from ..models.anny.hands import ANGLES, NAMES, SIDES
 from ..models.anny.pose import CORE, KEYPOINT_WEIGHTS, KEYPOINTS, PoseModel, pose_model
-from ..take import Earlier
+from ..take_arrays import Earlier
 from .detailed import Detailed, Shown
 from .observations import Observations
 from .residuals import Poses, image_residuals
@@ -31,11 +31,13 @@ def from_params(params: np.ndarray) -> Poses:
 
 
 class Recorder:
-    """Writes one person's poses into the stage that is being written. asked (T,), optional: what the user corrects, see `corrected`."""
+    """Writes one person's poses into the stage that is being written: of the samples of `span`, [begin, stop), one after the other. asked (T,),
+    optional: what the user corrects, see `corrected`."""
 
-    def __init__(self, take, person: int, stage: str, shape: Shape, model: PoseModel | None = None, asked: np.ndarray | None = None):
+    def __init__(self, take, person: int, stage: str, shape: Shape, span: tuple[int, int], model: PoseModel | None = None,
+                 asked: np.ndarray | None = None):
         self.model = model or pose_model()
-        self.take, self.group, self.stage, self.shape = take, f"people/{person}", stage, shape
+        self.take, self.group, self.stage, self.shape, self.span = take, f"people/{person}", stage, shape, span
         self.rig = shape.rig(self.model)
         self.detailed = Detailed(take, person, self.rig, asked)
         hands = self.detailed.hands.model
@@ -45,13 +47,16 @@ class Recorder:
                       "angles": (len(self.model.names) + 2 * ANGLES,), "joints": (len(body.parents), 3), "rotations": (len(body.parents), 4),
                       "keypoints_m": (len(KEYPOINTS), 3), "keypoints_px": (len(KEYPOINTS), 3), "state": ()}
         for name, dims in self._dims.items():
-            take.create_array(self.group, name, "u1" if name == "state" else "f4", dims, pc2=name == "vertices")
+            self.declare(name, dims)
         self._shown = Shown(take, self.group, stage)
 
-    @property
-    def count(self) -> int:
-        """Samples written so far."""
-        return self.take.count(self.group, "params", self.stage)
+    def declare(self, name: str, dims: tuple[int, ...]) -> None:
+        """Declare an array of the person with a record (*dims,) for every sample of the span."""
+        self.take.create_array(self.group, name, "u1" if name == "state" else "f4", dims, pc2=name == "vertices", span=self.span)
+
+    def next(self, name: str = "params") -> int:
+        """The sample that is to be written next."""
+        return self.span[0] + self.take.count(self.group, name, self.stage)
 
     def write_body(self) -> None:
         """The person's body file."""
@@ -66,14 +71,14 @@ class Recorder:
                             scale=np.float64(shape.scale), landmark_scale=np.float64(shape.landmark_scale), height_m=np.float64(rest.height))
 
     def append(self, params: np.ndarray, state: np.ndarray, confidence: np.ndarray, seen: Observations) -> None:
-        """params (N, 60) float32, state (N,), confidence (N,), the observations of the same samples."""
+        """params (N, 60) float32, state (N,), confidence (N,), the observations of the same samples: the next ones."""
         for first in range(0, len(params), BATCH):
             self._append(*(a[first : first + BATCH] for a in (params, state, confidence, seen)))
 
     def _append(self, params, state, confidence, seen) -> None:
         poses = from_params(params)
         self._shown = self._shown or Shown(self.take, self.group, self.stage)
-        angles, rotations, positions = self.detailed.pose(self._shown.of(self.count, params, seen.seen), poses)
+        angles, rotations, positions = self.detailed.pose(self._shown.of(self.next(), params, seen.seen), poses)
         joints, turns = self.detailed.hands.joints(rotations, positions)
         keypoints = self.rig.keypoints(rotations, positions)
         points = keypoints + poses.position[:, None]
@@ -84,19 +89,19 @@ class Recorder:
                    "keypoints_px": np.concatenate([pixels, seen.visibility[..., None]], 2)}
         for name, values in records.items():
             if not np.isfinite(values).all():
-                bad = self.count + int(np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(1))[0])
+                bad = self.next() + int(np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(1))[0])
                 raise Body4DError(f"The body of person {self.group.rpartition('/')[2]} at frame {self.take.frames[bad]} came out without numbers "
                                   f"({name}, stage {self.stage}).", "Leave the frame out with --start and --end, and report the clip.", "body_not_finite")
             self.take.append(self.group, name, values)
 
     def has_all(self, earlier: Earlier) -> bool:
-        """Whether an earlier result has every array of this person over the whole take."""
-        return all(earlier.has(self.group, name) and earlier.read(self.group, name).shape == (self.take.samples, *dims) for name, dims in self._dims.items())
+        """Whether an earlier result has every array of this person over the whole span."""
+        return all(earlier.covers(self.group, name, self.span, dims) for name, dims in self._dims.items())
 
     def copy(self, earlier: Earlier, begin: int, stop: int) -> None:
         """Write the next samples as they are in an earlier result; they are committed with what was appended before, under the cursor of the last commit."""
         for name in self._dims:
-            self.take.append(self.group, name, earlier.read(self.group, name)[begin:stop])
+            self.take.append(self.group, name, earlier.by_sample(self.group, name)[begin:stop])
         self._shown = None
 
     def confidence(self, poses: Poses, seen: Observations) -> np.ndarray:

@@ -5,7 +5,7 @@ A source has: name, samples, size (width, height) px or None, fps (Fraction) or 
 files), notices, arrays (names of what there is besides meshes), images (its folder of footage, or None), has_masks, and
     camera(width, height) -> (focal_px (T,), principal_px (T, 2), method, note)
     body(person) -> arrays of body.import.npz, `faces` at least
-    first(person) -> the first sample in which the person is there
+    span(person) -> [begin, stop) from the first to the last sample in which the person is there
     read(person, sample) -> Snapshot, or None where the person is absent
     mask(person, sample) -> (H, W) bool or None
 """

@@ -70,8 +70,8 @@ class Sam3dBodyFiles:
             body["keypoint_names"] = np.array(MHR70)
         return body
 
-    def first(self, person: int) -> int:
-        return 0
+    def span(self, person: int) -> tuple[int, int]:
+        return 0, len(self._data[person]["pred_vertices"])
 
     def mask(self, person: int, sample: int) -> None:
         return None

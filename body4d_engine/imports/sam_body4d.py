@@ -50,7 +50,8 @@ class SamBody4dFolder:
         self._focal_method = "estimated"
         self._meshes = self._identify(slots)  # person -> sample -> (mesh file, slot it lies in)
         self.people = [Person(number) for number in sorted(self._meshes)]
-        self._rest = {person.id: (self._file(person.id, self.first(person.id)), *read_mesh(self._file(person.id, self.first(person.id)))) for person in self.people}
+        firsts = {person.id: self._file(person.id, self.span(person.id)[0]) for person in self.people}
+        self._rest = {number: (file, *read_mesh(file)) for number, file in firsts.items()}
         self.fps = self._find_fps()
         files = [*(file for found in self._meshes.values() for file, _ in found.values()), *self._masks.values(), *sorted(folder.glob("focal_4d_individual/*/*.json"))]
         self.identity = [[str(file.relative_to(folder)), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
@@ -79,8 +80,8 @@ class SamBody4dFolder:
             raise Body4DError(f"{self._rest[person][0]} has no faces.", "Give files with faces.", "no_faces")
         return {"model": np.array("MHR" if len(vertices) == MHR_VERTICES else "unknown"), "faces": faces}
 
-    def first(self, person: int) -> int:
-        return min(self._meshes[person])
+    def span(self, person: int) -> tuple[int, int]:
+        return min(self._meshes[person]), max(self._meshes[person]) + 1
 
     def mask(self, person: int, sample: int) -> np.ndarray | None:
         return self._label(sample) == person if sample in self._masks else None

@@ -28,10 +28,10 @@ class Snapshot:
 
 
 class ImportMeshes:
-    """Everyone's meshes, masks and camera. Where a person is absent the last shape is repeated, before the first the first."""
+    """Everyone's meshes, masks and camera. Where a person is absent in between the last shape is repeated; before and after there are no records."""
 
     name = "import"
-    version = 2
+    version = 3
     needs = ()
 
     def __init__(self, source, focal_px: float | None, notices=()):
@@ -73,25 +73,25 @@ class ImportMeshes:
                        principal_px=np.pad(principal_px, ((0, rest), (0, 0)), "edge").astype(np.float32), method=np.array(method), note=np.array(note))
 
     def _last(self, take: Take, person: int, done: int) -> dict[str, np.ndarray]:
-        """The records to repeat where the person is absent."""
-        if done:
-            names = ("vertices", "root", *self.source.arrays)
-            return {name: np.array(take.read(f"people/{person}", name, self.name)[done - 1]) for name in names}
-        return self._records(self.source.read(person, self.source.first(person)))
+        """The records to repeat where the person is absent; none before there are any."""
+        names = ("vertices", "root", *self.source.arrays) if done > self.source.span(person)[0] else ()
+        return {name: np.array(take.read(f"people/{person}", name, self.name)[-1]) for name in names}
 
     def _records(self, shot: Snapshot) -> dict[str, np.ndarray]:
         vertices, root = split(shot.vertices, shot.root)
         return {"vertices": vertices, "root": root, **shot.arrays}
 
     def _append(self, take: Take, person: int, sample: int, last: dict) -> dict:
-        group = f"people/{person}"
-        shot = self.source.read(person, sample) if sample < self.source.samples else None
-        records = last if shot is None else self._records(shot)
-        state = State.ABSENT if shot is None else shot.state
-        for name, record in {**records, "state": np.uint8(state), "confidence": np.float32(state != State.ABSENT)}.items():
-            record = np.asarray(record)
-            take.create_array(group, name, "u1" if name == "state" else "f4", record.shape, pc2=name == "vertices")
-            take.append(group, name, record[None])
+        group, span = f"people/{person}", self.source.span(person)
+        records = last
+        if span[0] <= sample < span[1]:
+            shot = self.source.read(person, sample)
+            records = last if shot is None else self._records(shot)
+            state = State.ABSENT if shot is None else shot.state
+            for name, record in {**records, "state": np.uint8(state), "confidence": np.float32(state != State.ABSENT)}.items():
+                record = np.asarray(record)
+                take.create_array(group, name, "u1" if name == "state" else "f4", record.shape, pc2=name == "vertices", span=span)
+                take.append(group, name, record[None])
         if self.source.has_masks:
             take.append_mask(group, self.source.mask(person, sample) if sample < self.source.samples else None)
         return records

@@ -24,7 +24,7 @@ class Cast:
         self._stages, self._roots, self._states, self._faces = {}, {}, {}, {}
         for entry in self.people:
             number, stage = entry["id"], take.result_stage(entry["id"])
-            vertices, root, state = (take.read(f"people/{number}", name, stage) for name in ("vertices", "root", "state"))
+            vertices, root, state = (take.by_sample(f"people/{number}", name, stage) for name in ("vertices", "root", "state"))
             self._stages[number], self._roots[number], self._states[number] = stage, root, state[: min(len(vertices), len(root))]
             self._faces[number] = np.asarray(take.body(number)["faces"], np.int32)
         camera = take.camera() if self.people else {"focal_px": np.ones(take.samples), "principal_px": np.zeros((take.samples, 2))}
@@ -44,7 +44,7 @@ class Cast:
 
     def vertices(self, person: int, sample: int) -> np.ndarray:
         """(V, 3) float64, camera space, metres. Mapped anew each time: what was read stays in memory as long as the mapping lives."""
-        mapped = self.take.read(f"people/{person}", "vertices", self._stages[person])
+        mapped = self.take.by_sample(f"people/{person}", "vertices", self._stages[person])
         return np.asarray(mapped[sample], np.float64) + self.root(person, sample)
 
     def meshes(self, sample: int, only: int | None = None, hatch: bool = True) -> list[Mesh]:

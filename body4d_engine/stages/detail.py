@@ -14,7 +14,7 @@ from ..fit.windows import looks_every
 from ..masks import decode_mask
 from ..models.blazepose import Roi
 from ..models.hand_landmarker import LANDMARKS, search_roi
-from ..take import State
+from ..take import State, span_of
 
 SIDES = ((15, 17, 19), (16, 18, 20))  # pose landmarks wrist, pinky, index: left, right
 FACE, EARS, EYES, MOUTH = slice(0, 11), [7, 8], [2, 5], [9, 10]
@@ -27,6 +27,7 @@ SHORTEST_REACH_M = 0.04  # from wrist to knuckles, where the hand points at the 
 LEAST_VISIBILITY = 0.2  # of the pose's wrist; below, the hand is behind the body
 FEATURES = [0, 2, 5, 9, 10]  # pose landmarks nose, eyes, corners of the mouth
 FACE_ON_MESH = ([4], [362, 263], [33, 133], [291], [61])  # the same on the face mesh
+SHAPES = {"hands_px": (2, LANDMARKS, 3), "hands_m": (2, LANDMARKS, 3), "face_px": (len(POINTS), 3), "face_score": ()}  # of the arrays
 SAME = 0.15  # of the square's side: two hands or faces nearer to each other are one
 FARTHEST = 0.6  # of the square's side: a wrist farther from the pose's is somebody else's
 SMOOTH_S = 0.06  # half width of the window over which the pose's landmarks are averaged
@@ -60,7 +61,7 @@ class Detail:
     """Decodes once more what it needs. A sample's result depends on nothing but its picture and the track around it."""
 
     name = "detail"
-    version = 1
+    version = 2
     needs = ("track",)
 
     def __init__(self, networks=None, chunk: int = CHUNK, workers: int = 2):
@@ -70,16 +71,19 @@ class Detail:
         self._own = threading.local()
 
     def run(self, clip, people, take, cursor) -> Iterator[Event]:
-        groups = {person.id: f"people/{person.id}" for person in people}
-        for group in groups.values():
-            for name, dims in {"hands_px": (2, LANDMARKS, 3), "hands_m": (2, LANDMARKS, 3), "face_px": (len(POINTS), 3), "face_score": ()}.items():
-                take.create_array(group, name, "f4", dims)
+        everyone = {person.id: f"people/{person.id}" for person in people}
+        spans = {person: span_of(take.read(group, "state", "track")) for person, group in everyone.items()}
+        for person, group in everyone.items():
+            for name, dims in SHAPES.items():
+                take.create_array(group, name, "f4", dims, span=spans[person])
         shots = np.searchsorted(clip.frames, clip.shots, side="left")
         every = looks_every(float(clip.fps) / clip.frames.step)
         total, done = take.samples, (cursor or {}).get("done", 0)
         with ThreadPoolExecutor(self.workers) as pool:
             for begin in range(done, total, self.chunk):
                 samples = np.arange(begin, min(begin + self.chunk, total))
+                parts = {person: (max(begin, first), min(begin + len(samples), end)) for person, (first, end) in spans.items()}
+                groups = {person: group for person, group in everyone.items() if parts[person][0] < parts[person][1]}
                 looks = {person: self._looks(take, group, samples, every, shots) for person, group in groups.items()}
                 needed = [row for row in range(len(samples)) if any(row in found for found in looks.values())]
                 out = {person: _empty(len(samples)) for person in groups}
@@ -94,12 +98,12 @@ class Detail:
                             _keep(out[person], row, side, seen[place])
                 for person, group in groups.items():
                     for name, values in out[person].items():
-                        take.append(group, name, values)
+                        take.append(group, name, values[slice(*(np.array(parts[person]) - begin))])
                 take.commit({"done": int(samples[-1] + 1)})
-                yield from (Committed(self.name, person, int(begin), int(samples[-1] + 1)) for person in groups)
+                yield from (Committed(self.name, person, *parts[person]) for person in groups)
                 yield Progress(self.name, int(samples[-1] + 1), total)
         for person in people:
-            if not (take.read(groups[person.id], "hands_px", self.name)[:, :, 0, 2] >= USED).any():
+            if not (take.read(everyone[person.id], "hands_px", self.name)[:, :, 0, 2] >= USED).any():
                 yield Notice(self.name, "hands_not_read", f"The hands of {person.name} are too small or too hidden to be read; the fingers get a "
                              "natural pose.", person=person.id)
 
@@ -203,8 +207,7 @@ def _px_per_m(px: np.ndarray, metres: np.ndarray) -> float:
 
 
 def _empty(count: int) -> dict[str, np.ndarray]:
-    shapes = {"hands_px": (2, LANDMARKS, 3), "hands_m": (2, LANDMARKS, 3), "face_px": (len(POINTS), 3), "face_score": ()}
-    return {name: np.zeros((count, *shape), np.float32) for name, shape in shapes.items()}
+    return {name: np.zeros((count, *shape), np.float32) for name, shape in SHAPES.items()}
 
 
 def _is_rivals(place: int, seen: list[Seen | None]) -> bool:

@@ -17,7 +17,7 @@ from ..fit.start import rough_poses
 from ..fit.windows import Windows
 from ..models.anny.pose import TORSO, Rig, pose_model
 from ..runs import pieces, runs
-from ..take import Earlier
+from ..take_arrays import Earlier
 
 LONGEST_LINK_S = 0.5  # over a longer gap, and over a cut, the sample before says nothing
 DOUBTFUL_IMAGE_M, DOUBTFUL_TRUNK_M = 0.07, 0.15  # beyond these a warm start may sit in a wrong minimum
@@ -31,11 +31,12 @@ class Recover:
     """heights: metres by person id; 0 stands for everyone not named. chunk: samples between commits; the result does not depend on it.
 
     What the user corrects is solved by itself, from the sample before it; all other samples are what they were without corrections (kept as the array
-    `base`, where anything is corrected). So a correction costs what it covers, and it does not matter when it is given.
+    `base`, where anything is corrected). So a correction costs what it covers, and it does not matter when it is given. What lies before the first and
+    after the last sample in which somebody is not absent costs nothing: there are no records of it.
     """
 
     name = "recover"
-    version = 3
+    version = 5
     needs = ("track", "camera", "detail")
 
     def __init__(self, heights: dict[int, float] | None = None, chunk: int = CHUNK):
@@ -54,7 +55,7 @@ class Recover:
                 yield from self._notices(take, person, known, height)
                 earlier = take.earlier(self.name)
                 shape = read_shape(earlier, person.id, self.name) if earlier else (yield from self._shape(take, person, known, height))
-            recorder = Recorder(take, person.id, self.name, shape, asked=asked)
+            recorder = Recorder(take, person.id, self.name, shape, known.span, asked=asked)
             if person.id not in shaped:
                 shaped.append(person.id)
                 recorder.write_body()
@@ -105,25 +106,25 @@ class Recover:
             yield Notice(self.name, "limb_doubtful", f"Limbs of {person.name} are doubtful {len(found) - MOST_DOUBTS} more times, more briefly.", person.id)
 
     def _poses(self, take, person, known: Survey, asked: np.ndarray, recorder: Recorder, cursor: dict) -> Iterator[Event]:
-        total, start, group = take.samples, recorder.count, recorder.group
-        if not total:
+        (first, end), start, group = known.span, recorder.next(), recorder.group
+        if start == end:
             return
         told, parted = corrected.survey(known, asked), bool(asked.any())
         if parted:
-            take.create_array(group, "base", "f4", (D,))
+            recorder.declare("base", (D,))
         earlier = _earlier(take, person.id, recorder)
         if earlier is None:
-            base, changed, anew = None, asked > 0, np.ones(total, bool)
+            base, changed, anew = None, asked > 0, np.ones(take.samples, bool)
         else:
-            base = earlier.read(group, "base" if earlier.has(group, "base") else "params")
+            base = earlier.by_sample(group, "base" if earlier.has(group, "base") else "params")
             changed = corrected.changed(corrected.flags(corrected.said_in(earlier, person.id), take.frames), asked)
             anew = _spread(changed, told)
         plain, told_chain = Chain(known, recorder), Chain(told, recorder)
-        if start:
-            own, last = (np.array(take.read(group, name, self.name)[start - 1 : start]) for name in ("base" if parted else "params", "params"))
+        if start > first:
+            own, last = (np.array(take.by_sample(group, name, self.name)[start - 1 : start]) for name in ("base" if parted else "params", "params"))
         else:
-            own = last = np.array(base[:1]) if base is not None else self._first(take, person, known, recorder)
-        for begin, stop, solve in pieces(anew, self.chunk, COPIED):
+            own = last = np.array(base[first : first + 1]) if base is not None else self._first(take, person, known, recorder)
+        for begin, stop, solve in pieces(anew, self.chunk, COPIED, known.span):
             if stop <= start:
                 continue
             begin = max(begin, start)
@@ -133,24 +134,24 @@ class Recover:
                 plainly = observations.read(take, person.id, samples, known) if asked[samples].any() else seen
                 unsaid = np.array(base[samples]) if base is not None else plain.fit(samples, plainly, own)
                 params = unsaid.copy()
-                for first, end in runs(asked[samples] > 0):
-                    here = slice(first, end)
-                    if changed[samples[first]]:
-                        before = params[first - 1 : first] if first else last
+                for one, other in runs(asked[samples] > 0):
+                    here = slice(one, other)
+                    if changed[samples[one]]:
+                        before = params[one - 1 : one] if one else last
                         params[here] = told_chain.fit(samples[here], seen[here], before, asked[samples[here]])
                     else:
-                        params[here] = earlier.read(group, "params")[samples[here]]
+                        params[here] = earlier.by_sample(group, "params")[samples[here]]
                 confidence = [recorder.confidence(from_params(params[row : row + 1]), seen[row : row + 1])[0] for row in range(len(samples))]
                 recorder.append(params, told.state[samples], np.array(confidence), seen)
             else:
-                unsaid, params = np.array(base[samples]), np.array(earlier.read(group, "params")[samples])
+                unsaid, params = np.array(base[samples]), np.array(earlier.by_sample(group, "params")[samples])
                 recorder.copy(earlier, begin, stop)
             if parted:
                 take.append(group, "base", unsaid)
             own, last = unsaid[-1:], params[-1:]
             take.commit(cursor)
             yield Committed(self.name, person.id, int(begin), int(stop))
-            yield Progress(self.name, int(stop), total, person.id)
+            yield Progress(self.name, int(stop) - first, end - first, person.id)
 
     def _first(self, take, person, known: Survey, recorder: Recorder) -> np.ndarray:
         """Params (1, 60) that samples before the first seen one show: the pose in it; the rest pose where there is none."""
@@ -188,7 +189,7 @@ def _earlier(take, person: int, recorder: Recorder) -> Earlier | None:
     """The earlier result, where it can be gone on from."""
     earlier = take.earlier(recorder.stage)
     whole = earlier is not None and recorder.has_all(earlier) and corrected.said_in(earlier, person) is not None
-    base = not whole or not earlier.has(recorder.group, "base") or earlier.read(recorder.group, "base").shape == (take.samples, D)
+    base = not whole or not earlier.has(recorder.group, "base") or earlier.covers(recorder.group, "base", recorder.span, (D,))
     return earlier if whole and base else None
 
 

@@ -13,14 +13,16 @@ from scipy.spatial.transform import Rotation, Slerp
 from ..camera_motion import Turns, turns
 from ..events import Committed, Event, Notice, Progress
 from ..fit import contact, corrected, observations
-from ..fit.feet import Held, disagreeing, find_places, firmness, planted
+from ..fit.feet import Held, firmness, planted
 from ..fit.observations import Survey
+from ..fit.places import find_places
 from ..fit.record import Recorder, from_params, read_shape, to_params
 from ..fit.residuals import NEAREST_M, Poses
 from ..fit.solver import SEQUENCE, D, fit_sequence
 from ..fit.tilt import tilted
 from ..runs import pieces, runs
-from ..take import Earlier, State
+from ..take import State
+from ..take_arrays import BySample, Earlier
 
 LONGEST_FILL_S, LONGEST_COAST_S = 4.0, 0.5  # who is hidden: between two sightings, as long as tracking bridges; before the first and after the last
 COAST_S = 0.3  # in this time a body out of sight loses most of its speed; over it the speed is measured
@@ -44,7 +46,7 @@ class Refine:
     """
 
     name = "refine"
-    version = 5
+    version = 8
     needs = ("recover",)
 
     def __init__(self, core: int = CORE, smoothing: float = 1.0, foot_lock: bool = True):
@@ -60,10 +62,10 @@ class Refine:
         for person in people:
             asked = corrected.flags(person.corrections, take.frames)
             known = corrected.survey(observations.survey(take, person.id, clip.shots), asked)
-            recorder = Recorder(take, person.id, self.name, read_shape(take, person.id, "recover"), asked=asked)
+            recorder = Recorder(take, person.id, self.name, read_shape(take, person.id, "recover"), known.span, asked=asked)
             for name, dims in MORE.items():
-                take.create_array(recorder.group, name, "f4", dims)
-            if not recorder.count:
+                recorder.declare(name, dims)
+            if recorder.next() == known.span[0]:
                 recorder.write_body()
             stretches, filled = find_stretches(known)
             earlier = _earlier(take, person.id, recorder, known)
@@ -72,10 +74,10 @@ class Refine:
 
     def _free(self, take, person: int, known: Survey, recorder: Recorder, stretches, earlier: "_Changed | None") -> Iterator[Event]:
         """Solve all windows without contacts. Samples that are not solved hold what `recover` left."""
-        total, done = take.samples, take.count(recorder.group, "free", self.name)
-        before = take.read(recorder.group, "params", "recover")
-        anew = np.ones(total, bool) if earlier is None else self._touched(earlier.samples, earlier.seen, known.spacing_s)
-        for begin, stop, solve in self._pieces(anew, earlier):
+        (low, high), done = known.span, recorder.next("free")
+        before = take.by_sample(recorder.group, "params", "recover")
+        anew = np.ones(take.samples, bool) if earlier is None else self._touched(earlier.samples, earlier.seen, known.spacing_s)
+        for begin, stop, solve in self._pieces(anew, known.span, earlier):
             if stop <= done:
                 continue
             if solve:
@@ -83,24 +85,24 @@ class Refine:
                 for first, last in _within(stretches, begin, stop):
                     params[first - begin : last - begin] = self._window(take, person, known, recorder, before, first, last, stretches)[0]
             else:
-                params = earlier.result.read(recorder.group, "free")[begin:stop]
+                params = earlier.result.by_sample(recorder.group, "free")[begin:stop]
             take.append(recorder.group, "free", params)
             take.commit({})
-            yield Progress(self.name, stop, 2 * total, person)
+            yield Progress(self.name, stop - low, 2 * (high - low), person)
 
     def _held(self, take, person: int, known: Survey, recorder: Recorder, stretches, filled, camera: Turns, earlier: "_Changed | None") -> Iterator[Event]:
         """Solve all windows with planted feet held, and write the result."""
-        total, group, done = take.samples, recorder.group, recorder.count
-        if done == total:
+        (low, high), group, done = known.span, recorder.group, recorder.next()
+        if done == high:
             return
-        free = take.read(group, "free", self.name)
+        free = take.by_sample(group, "free", self.name)
         probability, held = self._contacts(take, person, known, recorder.rig, free, stretches, camera)
-        anew = np.ones(total, bool)
+        anew = np.ones(take.samples, bool)
         if earlier is not None:
             changed = earlier.samples | _moved(earlier.result, group, held)
             anew = _with_held(self._touched(changed, earlier.seen, known.spacing_s), stretches)
         last = None
-        for begin, stop, solve in self._pieces(anew, earlier):
+        for begin, stop, solve in self._pieces(anew, known.span, earlier):
             if stop <= done:
                 continue
             samples = np.arange(begin, stop)
@@ -119,16 +121,16 @@ class Refine:
                 recorder.append(params, np.where(filled[samples], State.FILLED, known.state[samples]), confidence, seen)
             else:
                 recorder.copy(earlier.result, begin, stop)
-                last = np.array(earlier.result.read(group, "params")[stop - 1 : stop])
+                last = np.array(earlier.result.by_sample(group, "params")[stop - 1 : stop])
             for name, values in {"contact": probability, "firm": held.firm, "places": held.places}.items():
                 take.append(group, name, values[samples])
             take.commit({})
             yield Committed(self.name, person, int(begin), int(stop))
-            yield Progress(self.name, total + int(stop), 2 * total, person)
+            yield Progress(self.name, high + int(stop) - 2 * low, 2 * (high - low), person)
 
-    def _pieces(self, anew: np.ndarray, earlier: "_Changed | None") -> list[tuple[int, int, bool]]:
+    def _pieces(self, anew: np.ndarray, span: tuple[int, int], earlier: "_Changed | None") -> list[tuple[int, int, bool]]:
         core = self.settings["core"]
-        return pieces(anew, core if earlier is None else core + core // 2, core)  # what one correction touches is best solved at once
+        return pieces(anew, core if earlier is None else core + core // 2, core, span)  # what one correction touches is best solved at once
 
     def _overlap(self, spacing_s: float) -> int:
         """How many sightings away something must be to have no say: the stronger the smoothing, the more."""
@@ -143,13 +145,13 @@ class Refine:
             out[low:high] = True
         return out
 
-    def _contacts(self, take, person: int, known: Survey, rig, free, stretches, camera: Turns) -> tuple[np.ndarray, Held]:
+    def _contacts(self, take, person: int, known: Survey, rig, free: BySample, stretches, camera: Turns) -> tuple[np.ndarray, Held]:
         """(T, 4) how likely each heel and toe stands, and what holds it."""
         evidence = contact.gather(take, person, known, camera)
         probability = contact.probabilities(evidence, known.spacing_s, stretches)
         contacts = contact.stands(probability, evidence, known.spacing_s, stretches)
-        places = find_places(rig, free, contacts, camera.rotation)
-        contacts[disagreeing(rig, contacts, places)] = 0
+        places, span = np.zeros((*contacts.shape, 3), np.float32), slice(*known.span)
+        places[span] = find_places(rig, free[span], contacts[span], camera.rotation[span], known.shot_of()[span], known.spacing_s)
         probability = np.where(contacts > 0, probability, np.minimum(probability, contact.LIKELY))
         firm = firmness(contacts, known.spacing_s)
         return probability, Held(firm if self.settings["foot_lock"] else np.zeros_like(firm), places)
@@ -181,15 +183,16 @@ class Refine:
 
     def _before(self, take, person: int, known: Survey, recorder: Recorder, stretches, held: Held, done: int) -> np.ndarray:
         """Params (1, 60) that a sample without a pose of its own repeats at the point where the work goes on."""
-        if done:
-            return np.array(take.read(recorder.group, "params", self.name)[done - 1 : done])
+        begin, core = known.span[0], self.settings["core"]
+        if done > begin:
+            return np.array(take.by_sample(recorder.group, "params", self.name)[done - 1 : done])
         if not stretches:
-            return np.array(take.read(recorder.group, "params", "recover")[:1])
+            return np.array(take.by_sample(recorder.group, "params", "recover")[begin : begin + 1])
         first = stretches[0][0]
-        stop = min(stretches[0][1], first - first % self.settings["core"] + self.settings["core"])
-        if not first:  # it has one
+        stop = min(stretches[0][1], first - (first - begin) % core + core)
+        if first == begin:  # it has one
             return np.zeros((1, D), np.float32)
-        return self._window(take, person, known, recorder, take.read(recorder.group, "free", self.name), first, stop, stretches, held)[0][:1]
+        return self._window(take, person, known, recorder, take.by_sample(recorder.group, "free", self.name), first, stop, stretches, held)[0][:1]
 
 
 @dataclass
@@ -204,7 +207,7 @@ class _Changed:
 def _earlier(take, person: int, recorder: Recorder, known: Survey) -> _Changed | None:
     result = take.earlier(recorder.stage)
     if result is None or not recorder.has_all(result) or any(
-            not result.has(recorder.group, name) or result.read(recorder.group, name).shape != (take.samples, *dims) for name, dims in MORE.items()):
+            not result.covers(recorder.group, name, recorder.span, dims) for name, dims in MORE.items()):
         return None
     said = corrected.said_in(result, person)
     if said is None:
@@ -215,7 +218,7 @@ def _earlier(take, person: int, recorder: Recorder, known: Survey) -> _Changed |
 
 def _moved(result: Earlier, group: str, held: Held) -> np.ndarray:
     """(T,) bool: where feet are held otherwise than in an earlier result."""
-    firm, places = result.read(group, "firm"), result.read(group, "places")
+    firm, places = (np.asarray(result.by_sample(group, name)) for name in ("firm", "places"))
     return ((firm != held.firm) | ((held.firm > 0) & (np.linalg.norm(places - held.places, axis=-1) > SAME_M))).any(1)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from body4d_engine.take import State, Take
+from body4d_engine.take import State, Take, span_of
 
 SIZE = (640, 360)
 
@@ -82,16 +82,12 @@ def make_take(path: Path, /, *, people=None, start: int = 0, end: int = 20, step
             state = np.full(samples, State.VISIBLE, np.uint8) if state is None else np.asarray(state, np.uint8)
             if not (state != State.ABSENT).any():
                 continue
-            group, time = f"people/{i}", np.linspace(0, 1, samples)[:, None]
-            take.create_array(group, "vertices", "f4", vertices.shape, pc2=True)
-            take.create_array(group, "root", "f4", (3,))
-            take.create_array(group, "state", "u1", ())
-            take.append(group, "vertices", motion(samples, vertices, seed + i))
-            take.append(group, "root", np.array([i - 1.5, 0.1 * i, 4 + i]) + time * [0.3, -0.05, 0.5])
-            take.append(group, "state", state)
-            if i in (confidence or {}):
-                take.create_array(group, "confidence", "f4", ())
-                take.append(group, "confidence", np.asarray(confidence[i], np.float32))
+            group, time, span = f"people/{i}", np.linspace(0, 1, samples)[:, None], span_of(state)
+            arrays = {"vertices": motion(samples, vertices, seed + i), "root": np.array([i - 1.5, 0.1 * i, 4 + i]) + time * [0.3, -0.05, 0.5],
+                      "state": state, **({"confidence": np.asarray(confidence[i])} if i in (confidence or {}) else {})}
+            for name, values in arrays.items():
+                take.create_array(group, name, "u1" if name == "state" else "f4", values.shape[1:], pc2=name == "vertices", span=span)
+                take.append(group, name, values[slice(*span)])
             take.write_npz(f"people/{i}/body.{stage}.npz", faces=faces, model=np.array("sphere"))
         for notice in notices:
             take.notice(notice)

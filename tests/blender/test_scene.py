@@ -10,7 +10,7 @@ from bpy_extras.object_utils import world_to_camera_view
 from mathutils import Vector
 
 from body4d_blender import takes
-from body4d_blender.scene import build_take
+from body4d_blender.scene import build_take, fcurves
 from body4d_blender.scene.timing import fps_parts
 from body4d_engine.take import State, Take, TakeError
 
@@ -45,7 +45,7 @@ def test_every_sample_is_exact_and_held_outside_the_take(scene, tmp_path, frames
     collection = build_take(path, mesh_cache=mesh_cache, scene_start=101)
     take = Take.open(path)
     for person in (1, 2):
-        body, vertices, root = body_of(collection, person), take.read(f"people/{person}", "vertices"), take.read(f"people/{person}", "root")
+        body, vertices, root = body_of(collection, person), take.by_sample(f"people/{person}", "vertices"), take.by_sample(f"people/{person}", "root")
         assert bool(body.data.shape_keys) != mesh_cache
         for i, frame in [(0, start - 4), *enumerate(take.frames), (take.samples - 1, end + 7)]:
             scene.frame_set(101 + frame)
@@ -261,9 +261,36 @@ def test_keys_are_made_only_from_the_first_to_the_last_sighting(scene, tmp_path)
     path = make_take(tmp_path / "a.take", people={1: state})
     body = body_of(build_take(path), 1)
     assert [key.name for key in body.data.shape_keys.key_blocks][1:] == [f"f{frame:06d}" for frame in range(5, 12)]
+    places = [curve.keyframe_points for curve in fcurves.curves_of(body, "") if curve.data_path == "location"]
+    assert [(round(points[0].co.x), round(points[-1].co.x)) for points in places] == [(6, 12)] * 3
     with Take.open(path) as take:
-        vertices = np.asarray(take.read("people/1", "vertices"))
-    for sample in (5, 6, 7, 10, 11):
+        vertices = take.by_sample("people/1", "vertices")
+        assert vertices.span == (5, 12)
+    for sample in (0, 5, 6, 7, 10, 11, 19):
         scene.frame_set(1 + sample)
         np.testing.assert_array_equal(shown(body), upright(vertices[sample]))
     assert takes.mesh_bytes(path) == vertices[5:12].nbytes
+
+
+@pytest.mark.parametrize("mesh_cache", [False, True], ids=["keys", "cache"])
+@pytest.mark.parametrize("step, rate", [(1, None), (3, None), (1, 24)], ids=["all", "every third", "another rate"])
+def test_somebody_who_is_there_for_a_part_only_moves_in_that_part(scene, tmp_path, step, rate, mesh_cache):
+    state = np.full(20, State.ABSENT, np.uint8)
+    state[7:13] = State.VISIBLE
+    path = make_take(tmp_path / "a.take", people={1: None, 2: state}, start=3, end=3 + 20 * step, step=step, fps=(30, 1))
+    if rate:
+        scene.render.fps, scene.render.fps_base = rate, 1.0
+    body = body_of(build_take(path, mesh_cache=mesh_cache, scene_start=101, match_scene=rate is None), 2)
+    for sample, hidden in ((5, True), (8, False), (12, False), (15, True)):
+        scene.frame_set(round(101 + (3 + sample * step) * (rate / 30 if rate else 1)))
+        assert body.hide_viewport == hidden
+    fcurves.remove_curves(body, "", {"hide_viewport"})
+    body.hide_viewport = False  # or it is not evaluated where it is absent
+    with Take.open(path) as take:
+        vertices, root = (take.by_sample("people/2", name) for name in ("vertices", "root"))
+        assert vertices.span == (7, 13) and take.file_of("people/2", "vertices").stat().st_size == 32 + 6 * vertices[7].nbytes
+        for sample in range(20):
+            at = 101 + take.frames[sample] * (rate / 30 if rate else 1)
+            scene.frame_set(int(at), subframe=at - int(at))
+            assert np.abs(shown(body) - upright(vertices[sample])).max() < (2e-5 if rate else 1e-12), sample
+            assert np.abs(np.array(body.matrix_world.translation) - upright(root[sample])).max() < 1e-5

@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 
 from body4d_engine.people import Person
-from body4d_engine.take import State, Take
+from body4d_engine.take import State, Take, span_of
 
 
 def ball(radius=0.3, rings=8, sectors=12) -> tuple[np.ndarray, np.ndarray]:
@@ -44,15 +44,16 @@ def ball_take(path, samples=6, size=(96, 64), fps=Fraction(30000, 1001), people=
     for place, number in enumerate(people):
         group = f"people/{number}"
         state = (states or {}).get(number, [State.VISIBLE] * samples)
-        for name, kind, shape in (("root", "f4", (3,)), ("state", "u1", ()), ("confidence", "f4", ())):
-            take.create_array(group, name, kind, shape)
-        take.create_array(group, "vertices", "f4", vertices.shape, pc2=True)
+        span = span_of(state)
+        for name, kind, shape in (("root", "f4", (3,)), ("state", "u1", ()), ("confidence", "f4", ()), ("vertices", "f4", vertices.shape)):
+            take.create_array(group, name, kind, shape, pc2=name == "vertices", span=span)
         take.write_npz(f"{group}/body.refine.npz", faces=faces)
         for i in range(samples):
-            take.append(group, "vertices", (vertices + rng.normal(0, 0.004, vertices.shape))[None])
-            take.append(group, "root", [[(place - 0.5) * 1.1 + 0.02 * i, 0.01 * i, 3 + place]])
-            take.append(group, "state", [state[i]])
-            take.append(group, "confidence", [state[i] != State.ABSENT])
+            records = {"vertices": vertices + rng.normal(0, 0.004, vertices.shape), "root": [(place - 0.5) * 1.1 + 0.02 * i, 0.01 * i, 3 + place],
+                       "state": state[i], "confidence": state[i] != State.ABSENT}
+            for name, record in records.items():
+                if span[0] <= i < span[1]:
+                    take.append(group, name, [record])
             mask = np.zeros((info["height"], info["width"]), bool)
             mask[20:40, 10 + 20 * place : 40 + 20 * place] = state[i] == State.VISIBLE
             if masks:

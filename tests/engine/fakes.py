@@ -20,6 +20,9 @@ class FakeClip:
         return self
 
     def __exit__(self, *_):
+        self.close()
+
+    def close(self):
         pass
 
     def describe(self):

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
-from body4d_engine.camera_motion import turns
+from body4d_engine.camera_motion import Turns, turns
 from body4d_engine.fit import contact, observations
 from body4d_engine.fit.contact import Evidence
 from body4d_engine.stages.recover import Recover
@@ -24,17 +25,23 @@ def steps(fps, noise_m=0.0, seed=0):
     point = np.zeros((len(time), 4, 3))
     point[..., 0], point[..., 2] = x[:, None], 4
     point[..., :2] += np.random.default_rng(seed).normal(0, noise_m, (len(time), 4, 2))
-    return Evidence(point / 4, point, np.ones((len(time), 4)), np.full(len(time), 4.0)), phase < 0.6
+    return evidence_of(point), phase < 0.6
+
+
+def evidence_of(points):
+    """Of points (T, 4, 3) that are all seen, 0.8 m below the hips of somebody 4 m away."""
+    return Evidence(points / np.linalg.norm(points, axis=2, keepdims=True), points, points.mean(1) - [0, 0.8, 0], np.ones(points.shape[:2]),
+                    np.full(len(points), 4.0))
 
 
 def found(evidence, fps):
-    stretches = [(0, len(evidence.depth))]
+    stretches = [(0, len(evidence.distance))]
     return contact.stands(contact.probabilities(evidence, 1 / fps, stretches), evidence, 1 / fps, stretches)
 
 
 def standing_still(samples):
     """Evidence of four points that never move, 4 m away."""
-    return Evidence(np.tile([0.0, 0, 1], (samples, 4, 1)), np.tile([0.0, 0, 4], (samples, 4, 1)), np.ones((samples, 4)), np.full(samples, 4.0))
+    return evidence_of(np.tile([0.0, 0, 4], (samples, 4, 1)))
 
 
 @pytest.mark.parametrize("fps", [24, 30, 60, 120, 240])
@@ -82,6 +89,51 @@ def test_a_gap_or_an_end_is_no_speed():
     trust[[3, 4, 5, 15, 16]] = 0
     values[trust == 0] = 50
     np.testing.assert_allclose(contact.slopes(values, trust, 1 / 29), 1, atol=1e-4)
+
+
+def rolling(fps):
+    """A foot that stands flat for half a second, then for 0.3 s turns ever faster about its toe until the heel is 0.2 m up, and swings away."""
+    time = np.arange(0, 1.2, 1 / fps)
+    points = np.zeros((len(time), 4, 3))
+    points[..., 2], points[:, [1, 3], 0] = 4, 0.2
+    points[..., 0] += 3 * np.maximum(time - 0.8, 0)[:, None]
+    points[:, [0, 2], 1] -= 0.2 * (np.clip((time - 0.5) / 0.3, 0, 1) ** 2)[:, None]
+    return evidence_of(points), time
+
+
+@pytest.mark.parametrize("fps", [24, 30, 60, 120])
+def test_a_heel_leaves_when_the_foot_begins_to_roll(fps):
+    evidence, time = rolling(fps)
+    contacts = found(evidence, fps)
+    heel, toe = (time[np.flatnonzero(contacts[:, point])[-1]] for point in (0, 1))
+    assert abs(heel - 0.5) < 0.06 and abs(toe - 0.8) < 0.08
+    back = Evidence(*(np.ascontiguousarray(getattr(evidence, name)[::-1]) for name in Evidence.__dataclass_fields__))
+    np.testing.assert_array_equal(found(back, fps) > 0, contacts[::-1] > 0)  # a foot comes down as it leaves, backwards
+
+
+def test_feet_in_the_air_over_the_hips_stand_on_nothing():
+    evidence = standing_still(60)
+    evidence.hips[:30] = [0, 0.8, 4]
+    contacts = found(evidence, 30)
+    assert not contacts[:28].any() and (contacts[32:] > 0).all()
+    evidence.hips[:] = [0, 0.3, 4.8]  # lying, away from a camera that looks down
+    assert (found(evidence, 30) > 0).all()
+
+
+def test_a_camera_that_turns_makes_nobody_slide(tmp_path):
+    """Someone stands still before a camera that turns by half a radian a second: whatever is far from the middle of the picture still stands."""
+    walk = real_walk(1)
+    still, metres = np.repeat(walk.px[:1], 45, 0).astype(float), np.repeat(walk.metres[:1], 45, 0)
+    turned = Rotation.from_rotvec(np.linspace(0, 0.75, 45)[:, None] * [0, 1.0, 0]).as_matrix()
+    rays = np.concatenate([(still[..., :2] - walk.centre) / walk.focal, np.ones((45, 33, 1))], 2)
+    rays = np.einsum("nij,nkj->nki", turned @ turned[22].T, rays)
+    still[..., :2] = rays[..., :2] / rays[..., 2:] * walk.focal + walk.centre
+    take, persons, clip = tracked_take(tmp_path / "a.take", [(still, metres, visible(45))], walk.focal, walk.centre, (3000, 1920), 60)
+    run_stage(Recover(), take, persons, clip)
+    known = observations.survey(take, 1)
+    evidence = contact.gather(take, 1, known, Turns(turned, np.ones(45, bool)))
+    assert 4 * np.linalg.norm(np.diff(evidence.rays[:, [1, 3]], axis=0), axis=2).max() * 60 < 0.05  # m/s
+    take.close()
 
 
 def probabilities(take):

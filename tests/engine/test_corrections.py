@@ -116,6 +116,23 @@ def test_killed_anywhere_it_goes_on(copy, at_first, tmp_path):
             return
 
 
+def test_of_who_is_there_for_a_part_only(tmp_path):
+    def late(pixels, metres, state):
+        state[:40], state[80:] = State.ABSENT, State.ABSENT
+
+    said = [Correction(36, 44, "body"), Correction(60, 64, "sides"), Correction(77, 90, "depth", "left arm")]
+    walked(tmp_path / "first.take", 100, said, late)
+    walked(tmp_path / "later.take", 100, (), late)
+    before = points(tmp_path / "later.take")
+    walked(tmp_path / "later.take", 100, said, late, until=lambda event: isinstance(event, Committed) and event.stage == "refine")
+    walked(tmp_path / "later.take", 100, said, late)
+    assert apart(tmp_path / "first.take", tmp_path / "later.take").max() < 1e-4 < np.linalg.norm(points(tmp_path / "later.take") - before, axis=-1).max()
+    with Take.open(tmp_path / "later.take") as take:
+        assert all(take.by_sample("people/1", name, stage).span == (40, 80) for stage in ("recover", "refine") for name in ("vertices", "params", "state"))
+        state = take.by_sample("people/1", "state")[:]
+    assert (state != State.ABSENT).sum() == 40 and (state[40:45] == State.FILLED).all()
+
+
 def test_what_is_damaged_is_not_copied(copy, at_first):
     with Take.open(copy) as take:
         mesh = take.file_of("people/1", "vertices", "refine")

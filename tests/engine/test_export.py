@@ -67,7 +67,7 @@ def read_ply_plainly(path):
 def test_meshes_are_in_opengl_camera_axes_and_outward(made):
     take, out = made
     vertices, rgba, faces = read_ply_plainly(out / "mesh_4d_individual/7/00000003.ply")
-    expected = take.read("people/7", "vertices")[3].astype(float) + take.read("people/7", "root")[3]
+    expected = take.by_sample("people/7", "vertices")[3].astype(float) + take.by_sample("people/7", "root")[3]
     np.testing.assert_allclose(vertices, expected * [1, -1, -1], rtol=0, atol=3e-7)
     assert vertices[:, 2].max() < 0 < volume(vertices, faces)
     assert rgba[0].tolist() == [*(round(255 * c) for c in take.people[1]["color"]), 255]
@@ -80,7 +80,7 @@ def test_meshes_are_in_opengl_camera_axes_and_outward(made):
 def test_camera_files_are_in_opencv_axes(made):
     take, out = made
     data = json.loads((out / "focal_4d_individual/7/00000002.json").read_text())
-    assert data == {"focal_length": 80.0, "camera": take.read("people/7", "root")[2].astype(float).tolist(), "method": "user"}
+    assert data == {"focal_length": 80.0, "camera": take.by_sample("people/7", "root")[2].astype(float).tolist(), "method": "user"}
 
 
 def test_masks_are_palette_pictures_of_ids(made):

@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 from body4d_engine.camera_motion import GROUP
 from body4d_engine.fit import contact
 from body4d_engine.fit.contact import INDEX
-from body4d_engine.fit.feet import Held, disagreeing, find_places, firmness, foot_shifts, planted, reach
+from body4d_engine.fit.feet import Held, firmness, foot_shifts, planted, reach
 from body4d_engine.fit.record import from_params, read_shape
 from body4d_engine.fit.residuals import Linear
 from body4d_engine.models.anny.pose import KEYPOINTS, pose_model
@@ -178,30 +178,6 @@ def test_legs_reach_what_they_can(poses):
     assert np.isfinite(far.theta).all()
     assert (at(far)[..., 1] >= at(some)[..., 1] - 0.02).all()  # stretched towards it
     assert (far.theta <= np.maximum(rig.model.limits[:, 1], some.theta) + 1e-9).all()
-
-
-def test_a_place_is_where_most_of_the_contact_lies(poses, loose):
-    rig, _ = poses
-    params = np.array(loose.read("people/1", "params", "refine"))[:1].repeat(40, 0)
-    params[:, 0] += np.random.default_rng(0).normal(0, 0.005, 40)
-    params[5:8, 2] += 0.6  # a blunder
-    numbers = np.zeros((40, 4), np.int32)
-    numbers[2:30, 1] = 7
-    places = find_places(rig, params, numbers, np.tile(np.eye(3), (40, 1, 1)))
-    truth = from_params(params[:1])
-    point = rig.keypoints(*rig.pose(truth.rotation, truth.theta))[0, INDEX[1]] + [np.median(params[2:30, 0]), *params[0, 1:3]]
-    assert (places[2:30, 1] == places[2, 1]).all() and not places[:2].any() and not places[:, 0].any()
-    np.testing.assert_allclose(places[2, 1], point, atol=0.003)
-
-
-def test_places_that_no_foot_can_stand_on(poses):
-    rig, some = poses
-    points = (rig.keypoints(*rig.pose(some.rotation, some.theta))[:, INDEX] + some.position[:, None])[0]
-    contacts, places = np.zeros((40, 4), np.int32), np.tile(points, (40, 1, 1))
-    contacts[:30, 0], contacts[10:16, 1], contacts[20:40, 1], contacts[5:, 2], contacts[:, 3] = 1, 2, 3, 4, 5
-    places[10:16, 1] += [0.3, 0, 0]  # somebody else's toe
-    wrong = disagreeing(rig, contacts, places)
-    assert wrong[10:16, 1].all() and wrong.sum() == 6
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 40])

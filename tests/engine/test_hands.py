@@ -15,6 +15,7 @@ from body4d_engine.models.anny.body import load
 from body4d_engine.models.anny.hands import ANGLES, LIMITS, NAMES, RELAXED, HandRig, hand_model
 from body4d_engine.models.anny.pose import Rig, neutral_phenotypes, pose_model
 from body4d_engine.stages.recover import Recover
+from body4d_engine.take_arrays import BySample
 
 from .tracked import real_walk, run_stage, tracked_take, visible
 
@@ -223,12 +224,10 @@ class HeldTake:
     def __init__(self, params):
         self.params, self.samples = params, 20
 
-    def count(self, group, name, stage):
-        return len(self.params)
+    def by_sample(self, group, name, stage):
+        return BySample(self.params, 0, len(self.params), True)
 
     def read(self, group, name, stage):
-        if name == "params":
-            return self.params
         there = np.arange(20) >= 3
         return {"state": there.astype(np.uint8), "landmarks_px": there[:, None, None] * np.ones((20, 33, 3)), "landmarks_m": np.zeros((20, 33, 3))}[name]
 

@@ -52,7 +52,7 @@ def codes(events):
 
 
 def camera_space(take, person):
-    return take.read(f"people/{person}", "vertices").astype(float) + take.read(f"people/{person}", "root").astype(float)[:, None]
+    return take.by_sample(f"people/{person}", "vertices")[:].astype(float) + take.by_sample(f"people/{person}", "root")[:].astype(float)[:, None]
 
 
 def test_export_and_import_give_the_same_take(exported, tmp_path):
@@ -62,10 +62,10 @@ def test_export_and_import_give_the_same_take(exported, tmp_path):
     for person in (2, 3):
         state = np.array(STATES[person])
         there = state != State.ABSENT
-        np.testing.assert_array_equal(ours.read(f"people/{person}", "state"), state)
+        np.testing.assert_array_equal(ours.by_sample(f"people/{person}", "state"), state)
         np.testing.assert_allclose(camera_space(ours, person)[there], camera_space(theirs, person)[there], rtol=0, atol=1e-6)
         for name in ("vertices", "root"):
-            np.testing.assert_allclose(ours.read(f"people/{person}", name)[there], theirs.read(f"people/{person}", name)[there], rtol=0, atol=1e-6)
+            np.testing.assert_allclose(ours.by_sample(f"people/{person}", name)[there], theirs.by_sample(f"people/{person}", name)[there], rtol=0, atol=1e-6)
         assert (ours.body(person)["faces"] == theirs.body(person)["faces"]).all()
     np.testing.assert_array_equal(ours.mask(3, 4), theirs.mask(3, 4))
     assert ours.camera()["focal_px"].tolist() == [77.5] * 6 and str(ours.camera()["method"]) == str(theirs.camera()["method"])
@@ -91,9 +91,11 @@ def test_import_and_export_give_the_same_folder(exported, tmp_path):
 
 def test_absent_samples_repeat_the_last_shape_and_the_first_before_it(exported, tmp_path):
     take, _ = bring(exported[1], tmp_path / "b.take")
-    vertices = take.read("people/2", "vertices")
+    vertices = take.by_sample("people/2", "vertices")
     for sample, same in ((0, 1), (2, 1), (3, 1)):
         np.testing.assert_array_equal(vertices[sample], vertices[same])
+    there = np.flatnonzero(np.array(STATES[2]) != State.ABSENT)
+    assert vertices.span == (there[0], there[-1] + 1) and len(vertices) == 6  # there are no records of what lies before and after
 
 
 def test_the_older_revision_without_camera_files(folder, tmp_path):

@@ -162,7 +162,7 @@ def test_arrays_with_a_frame_axis(tmp_path):
     take, codes = bring(files, tmp_path / "a.take", fps=25)
     assert codes == ["size_deduced"] and take.samples == 4 and take.clip["fps"] == [25, 1]
     assert [p["name"] for p in take.people] == ["ana", "bo"]
-    assert take.read("people/2", "state").tolist() == [1, 1, 1, 0]
+    assert take.by_sample("people/2", "state")[:].tolist() == [1, 1, 1, 0]
     np.testing.assert_allclose(take.camera()["focal_px"], FOCAL, rtol=1e-4)
     np.testing.assert_allclose(take.read("people/1", "root")[2], sequence(4)["pred_cam_t"][2], atol=1e-6)
     _, codes = bring(files, tmp_path / "b.take")
@@ -182,7 +182,7 @@ def test_footage_gives_size_and_rate(tmp_path):
     film = make_clip(tmp_path / "film.mp4", count=6, size=(320, 240), fps=24)
     take, codes = bring([saved(tmp_path / "a.npz", **sequence(4))], tmp_path / "a.take", clip=film)
     assert codes == ["size_deduced"] and take.samples == 6 and take.clip["fps"] == [24, 1] and take.clip["path"]
-    assert take.read("people/1", "state").tolist() == [1, 1, 1, 1, 0, 0] and take.camera()["focal_px"].shape == (6,)
+    assert take.by_sample("people/1", "state")[:].tolist() == [1, 1, 1, 1, 0, 0] and take.camera()["focal_px"].shape == (6,)
 
 
 def test_keypoints_that_do_not_agree_are_reported(tmp_path):

@@ -79,6 +79,20 @@ def test_a_real_person_against_four_cameras(tmp_path, take, walk, arrays):
     assert not ours["pve"].defined and not ours["contact_recall"].defined
 
 
+def test_somebody_who_comes_late_is_judged_at_the_right_samples(tmp_path, walk, arrays):
+    state = visible(SAMPLES)
+    state[:12], state[-5:] = State.ABSENT, State.ABSENT
+    take, persons, clip = tracked_take(tmp_path / "a.take", [(walk.px[:SAMPLES], walk.metres[:SAMPLES], state)], walk.focal, walk.centre, walk.size, walk.fps)
+    run_stage(Recover(), take, persons, clip)
+    motion = motion_of(take, 1)
+    there = np.isfinite(motion.joints_m).all((1, 2))
+    assert np.flatnonzero(there).tolist() == list(range(12, SAMPLES - 5)) and len(motion.vertices_m) == SAMPLES
+    joints = take.read("people/1", "keypoints_m")[3].astype(float) + take.read("people/1", "root")[3]  # record 3 is sample 15
+    np.testing.assert_allclose(motion.joints_m[15], joints)
+    np.testing.assert_allclose(motion.vertices_m[15], take.read("people/1", "vertices")[3].astype(float) + take.read("people/1", "root")[3])
+    take.close()
+
+
 def test_landmarks_are_compared_the_right_way_round(tmp_path, walk):
     """In samples 10 to 13 the tracker takes the front for the back, in 24 and 25 one leg for the other."""
     pixels, metres = walk.px[:SAMPLES].copy(), walk.metres[:SAMPLES].copy()

@@ -123,7 +123,7 @@ def whole(tmp_path_factory):
     list(run(FakeClip(10), path, FakeBackend(Camera(), FakeTrack(3), FakeRecover()), [], {}))
     with Take.open(path, writable=True) as take:
         take.begin("refine", "r" * 16)
-        take.create_array("people/1", "vertices", "f4", (5, 3), pc2=True)
+        take.create_array("people/1", "vertices", "f4", (5, 3), pc2=True, span=(3, 9))
         take.append("people/1", "vertices", np.ones((4, 5, 3)))
         take.commit({"next": 4})
     return {p.relative_to(path).as_posix(): p.read_bytes() for p in path.rglob("*") if p.is_file() and p.name not in ("lock", "take.json.bak")}
@@ -143,6 +143,7 @@ def read_all(path, writable: bool) -> None:
             for name in entry["arrays"]:
                 group, array = name.rsplit("/", 1)
                 calls += [lambda g=group, a=array, s=entry["stage"]: np.array(take.read(g, a, s)[:50]), lambda g=group, a=array: take.read(g, a).shape,
+                          lambda g=group, a=array, s=entry["stage"]: [take.by_sample(g, a, s)[:50], take.by_sample(g, a, s)[2:9]],
                           lambda g=group, a=array: take.file_of(g, a)]
         for person in take.people:
             calls += [lambda p=person["id"]: take.body(p), lambda p=person["id"]: [take.mask(p, i) for i in range(3)], lambda p=person["id"]: take.mask(p, 9)]

@@ -29,7 +29,7 @@ def recovered(path, walk, samples=slice(None), state=None, stage=None, **options
 
 
 def arrays(take, person=1, stage="recover"):
-    return {name: np.array(take.read(f"people/{person}", name, stage)) for name in ARRAYS}
+    return {name: np.array(take.by_sample(f"people/{person}", name, stage)) for name in ARRAYS}
 
 
 def about_hips(joints):
@@ -136,6 +136,7 @@ def test_gaps_repeat_the_last_shape_and_a_late_person_shows_the_first(tmp_path, 
     assert found["state"][55] == State.OCCLUDED and found["state"][54] == State.VISIBLE
     assert (found["confidence"][:10] == 0).all() and (found["confidence"][30:50] == 0).all() and found["confidence"][29] > 0.5
     assert all(np.isfinite(values).all() for values in found.values())
+    assert all(take.by_sample("people/1", name, "recover").span == (10, 60) for name in ARRAYS)  # of the others nothing is kept
     take.close()
 
 
@@ -146,11 +147,21 @@ def test_very_short_clips(tmp_path, walk, samples):
     take.close()
 
 
-def test_a_person_never_seen_is_said_so_and_stands_still(tmp_path, walk):
+def test_a_person_never_seen_is_said_so_and_costs_nothing(tmp_path, walk):
     take, events = recovered(tmp_path / "a.take", walk, slice(0, 5), np.zeros(5, np.uint8))
     found = arrays(take)
     assert "person_never_seen" in [e.code for e in events if isinstance(e, Notice)]
-    assert (found["state"] == State.ABSENT).all() and (found["confidence"] == 0).all() and (found["root"][:, 2] > 1).all()
+    assert (found["state"] == State.ABSENT).all() and (found["confidence"] == 0).all()
+    assert all(len(values) == 5 and np.isfinite(values).all() for values in found.values())
+    assert not [file for name in ARRAYS if (file := take.file_of("people/1", name, "recover")).exists()] and len(take.body(1)["faces"])
+    take.close()
+
+
+def test_who_is_tracked_but_never_well_seen_stands_still(tmp_path, walk):
+    take, persons, clip = tracked_take(tmp_path / "a.take", [(0 * walk.px[:5], 0 * walk.metres[:5], visible(5))], walk.focal, walk.centre, walk.size, 60)
+    run_stage(Recover(), take, persons, clip)
+    found = arrays(take)
+    assert (found["state"] == State.OCCLUDED).all() and (found["confidence"] == 0).all() and (found["root"][:, 2] > 1).all()
     assert all(np.isfinite(values).all() for values in found.values())
     take.close()
 

@@ -14,7 +14,7 @@ from body4d_engine.fit.observations import Survey
 from body4d_engine.fit.shape import average_shape
 from body4d_engine.stages.recover import Recover
 from body4d_engine.stages.refine import MOST_HIDDEN, MOST_OVERLAP, Refine, find_stretches, neighbourhood
-from body4d_engine.take import State, Take
+from body4d_engine.take import State, Take, span_of
 
 from .test_recover import arrays, mpjpe_mm
 from .tracked import real_walk, run_stage, tracked_take, visible
@@ -88,7 +88,7 @@ def test_smoothing_and_foot_lock(tmp_path, walk):
 @pytest.mark.parametrize("kill_after", [0, 1, 2])
 def test_killed_and_resumed_is_the_same(tmp_path, walk, kill_after):
     pixels, metres, state = to_and_fro(walk, 90)
-    state[:5], state[33:70] = State.ABSENT, State.ABSENT  # the second window begins inside a gap
+    state[:5], state[33:70], state[84:] = State.ABSENT, State.ABSENT, State.ABSENT  # the second window begins inside a gap
     whole, _ = made(tmp_path / "whole.take", walk, (pixels, metres, state), Refine(core=30))
     take, persons, clip = tracked_take(tmp_path / "cut.take", [(pixels, metres, state)], walk.focal, walk.centre, walk.size, walk.fps)
     run_stage(Recover(), take, persons, clip)
@@ -98,7 +98,33 @@ def test_killed_and_resumed_is_the_same(tmp_path, walk, kill_after):
         run_stage(Refine(core=30), again, persons, clip)
         for name, values in arrays(whole, stage="refine").items():
             np.testing.assert_array_equal(values, arrays(again, stage="refine")[name], err_msg=name)
+        assert all(again.by_sample("people/1", name, "refine").span == (5, 84) for name in (*arrays(again), "free", "contact", "firm", "places"))
     whole.close()
+
+
+def test_who_is_there_for_a_part_is_solved_as_if_the_clip_were_that_part(tmp_path, walk):
+    pixels, metres, state = to_and_fro(walk, 90)
+    long_state = np.zeros(300, np.uint8)
+    long_state[130:220] = state
+    around = [np.concatenate([np.zeros((130, 33, 3), np.float32), values, np.zeros((80, 33, 3), np.float32)]) for values in (pixels, metres)]
+    alone, _ = made(tmp_path / "alone.take", walk, (pixels, metres, state), Refine(core=40))
+    part, events = made(tmp_path / "part.take", walk, (*around, long_state), Refine(core=40))
+    assert [(e.start, e.stop) for e in events if isinstance(e, Committed)] == [(130, 170), (170, 210), (210, 220)]
+    for stage in ("recover", "refine"):
+        ours, theirs = arrays(part, stage=stage), arrays(alone, stage=stage)
+        for name in ("state", "confidence", "params", "root", "keypoints_px"):
+            np.testing.assert_allclose(ours[name][130:220], theirs[name], atol=1e-6, err_msg=name)
+        assert not ours["state"][:130].any() and not ours["state"][220:].any() and not ours["confidence"][220:].any()
+        np.testing.assert_array_equal(ours["root"][:130], theirs["root"][:1].repeat(130, 0))
+        np.testing.assert_array_equal(ours["vertices"][[0, 129, 220, 299]], ours["vertices"][[130, 130, 219, 219]])
+        assert part.file_of("people/1", "vertices", stage).stat().st_size == alone.file_of("people/1", "vertices", stage).stat().st_size
+    alone.close(), part.close()
+
+
+def test_nobody_there_is_refined_to_nothing(tmp_path, walk):
+    take, _ = made(tmp_path / "a.take", walk, (walk.px[:6], walk.metres[:6], np.zeros(6, np.uint8)))
+    assert take.result_stage(1) == "refine" and not arrays(take, stage="refine")["state"].any() and len(take.body(1)["faces"])
+    take.close()
 
 
 def test_gaps_are_filled_along_the_motion(tmp_path, walk):
@@ -149,9 +175,8 @@ def known_of(text, *cuts):
     seen = np.array([c == "v" for c in text])
     state = np.array([{"v": State.VISIBLE, "o": State.OCCLUDED, ".": State.ABSENT}[c] for c in text], np.uint8)
     count = len(text)
-    return Survey(state, seen, visibility=seen * 1.0, steady=np.full((count, 33), 255, np.uint8), doubtful=np.zeros((count, 4), bool), flipped=~seen,
-                  swapped=np.zeros((count, 4), bool),
-                  cuts=frozenset(cuts), spacing_s=0.1)
+    return Survey(span_of(state), state, seen, visibility=seen * 1.0, steady=np.full((count, 33), 255, np.uint8), doubtful=np.zeros((count, 4), bool),
+                  flipped=~seen, swapped=np.zeros((count, 4), bool), cuts=frozenset(cuts), spacing_s=0.1)
 
 
 @pytest.mark.parametrize("text, cuts, stretches, filled", [

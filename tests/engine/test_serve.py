@@ -377,10 +377,10 @@ def test_rates_know_the_people_to_come(tmp_path):
         return rates.of(event, tmp_path / "a.take")
 
     assert after(1, StageStarted("recover")) == {}
-    assert after(2, Progress("recover", 10, 40, 1)) == {"rate": 5.0, "seconds_left": 14.0}  # 30 of the first, 40 of the second
+    assert after(2, Progress("recover", 10, 40, 1)) == {"rate": 5.0, "seconds_left": 10.0}  # 30 of the first, 20 of the second, who comes half way
     assert after(0, Notice("recover", "x", "y")) == {}
-    assert after(2, Progress("recover", 30, 40, 1)) == {"rate": 7.5, "seconds_left": 6.7}
-    assert after(4, Progress("recover", 20, 40, 2)) == {"rate": 5.0, "seconds_left": 4.0}
+    assert after(2, Progress("recover", 30, 40, 1)) == {"rate": 7.5, "seconds_left": 4.0}
+    assert after(4, Progress("recover", 10, 20, 2)) == {"rate": 2.5, "seconds_left": 4.0}
     assert after(1, Progress("recover", 2, 4, 2, "step"))["seconds_left"] is None
     after(9, StageStarted("refine", resumed=True))
     assert after(1, Progress("refine", 30, 40)) == {"rate": None, "seconds_left": None}  # nobody knows what was done before

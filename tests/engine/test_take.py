@@ -307,3 +307,85 @@ def test_a_lock_that_cannot_be_had_says_why(take, monkeypatch, number, outcome):
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(TakeError, match=outcome):
         Take.open(take.path, writable=True)
+
+
+def test_a_result_of_a_part_is_read_by_sample(take):
+    take.begin("recover", "k" * 16)
+    for name, dtype, shape in (("vertices", "f4", (3, 3)), ("root", "f4", (3,)), ("state", "u1", ()), ("confidence", "f4", ())):
+        take.create_array("people/1", name, dtype, shape, pc2=name == "vertices", span=(4, 9))
+    arrays = {name: take.by_sample("people/1", name) for name in ("vertices", "root", "state")}
+    assert all(len(array) == 0 and array.span == (4, 4) for array in arrays.values())  # what comes of it is not known yet
+    take.append("people/1", "vertices", np.arange(27).reshape(3, 3, 3))
+    for name in ("root", "state", "confidence"):
+        take.append("people/1", name, np.ones((3, *take.by_sample("people/1", name).shape[1:])))
+    take.commit({})
+    vertices, state = take.by_sample("people/1", "vertices"), take.by_sample("people/1", "state")
+    assert len(vertices) == 7 and vertices.shape == (7, 3, 3) and vertices.span == (4, 7) and take.count("people/1", "vertices") == 3
+    assert state[:].tolist() == [0, 0, 0, 0, 1, 1, 1]
+    take.append("people/1", "vertices", np.full((2, 3, 3), 50))
+    for name in ("root", "state", "confidence"):
+        take.append("people/1", name, np.ones((2, *take.by_sample("people/1", name).shape[1:])))
+    take.finish()
+    reader = Take.open(take.path)
+    vertices, state, confidence = (reader.by_sample("people/1", name) for name in ("vertices", "state", "confidence"))
+    assert len(vertices) == len(state) == 20 and vertices.span == (4, 9)  # everything is known of somebody of whom all is written
+    whole = np.concatenate([[reader.read("people/1", "vertices")[0]] * 4, reader.read("people/1", "vertices"), [reader.read("people/1", "vertices")[-1]] * 11])
+    flags = np.arange(20) % 3 == 0
+    for index in (0, 5, -1, np.int64(12), slice(None), slice(2, 12), slice(5, 8), slice(8, 5), slice(0, 20, 7), np.array([3, 4, 19]), flags, slice(30, 40)):
+        np.testing.assert_array_equal(vertices[index], whole[index])
+        np.testing.assert_array_equal(state[index], np.r_[[0] * 4, [1] * 5, [0] * 11][index])
+    np.testing.assert_array_equal(np.asarray(vertices, np.float64), whole)
+    assert confidence[3] == 0 and confidence[4] == 1 and state[2].dtype == np.uint8 and confidence[:].dtype == np.float32
+    assert np.shares_memory(vertices[5:9], vertices.records)  # a mesh is not copied
+    with pytest.raises(IndexError):
+        vertices[20]
+
+
+def test_somebody_who_is_never_there_has_no_records(take):
+    take.begin("recover", "k" * 16)
+    take.create_array("people/1", "vertices", "f4", (3, 3), pc2=True, span=(0, 0))
+    take.create_array("people/1", "state", "u1", (), span=(0, 0))
+    take.finish()
+    reader = Take.open(take.path)
+    vertices, state = reader.by_sample("people/1", "vertices"), reader.by_sample("people/1", "state")
+    assert len(vertices) == 20 and not vertices[7].any() and vertices[7].shape == (3, 3) and not state[:].any() and reader.is_complete("recover", "k" * 16)
+    assert not reader.file_of("people/1", "vertices").exists()
+
+
+def test_a_part_cut_short_by_the_disk_ends_where_the_bytes_end(take):
+    take.begin("recover", "k" * 16)
+    take.create_array("people/1", "root", "f4", (3,), span=(4, 9))
+    take.append("people/1", "root", np.arange(15).reshape(5, 3))
+    take.finish()
+    file = take.file_of("people/1", "root")
+    file.write_bytes(file.read_bytes()[:-1])
+    root = Take.open(take.path).by_sample("people/1", "root")
+    assert len(root) == 8 and root[7].tolist() == [9, 10, 11] and not Take.open(take.path).is_complete("recover", "k" * 16)
+
+
+def test_a_take_of_the_first_schema_is_read_as_ever_and_gone_on_with(take):
+    write(take, samples=20)
+    take.finish()
+    take.close()
+    meta = json.loads((take.path / "take.json").read_text())
+    assert all("span" not in array for array in meta["stages"]["recover"]["arrays"].values())
+    for name in ("take.json", "take.json.bak"):
+        (take.path / name).write_text(json.dumps({**meta, "schema": 1}))
+    with Take.open(take.path, writable=True) as old:
+        vertices = old.by_sample("people/1", "vertices")
+        assert vertices.span == (0, 20) and vertices.shape == (20, 3, 3) and vertices[19].tolist() == old.read("people/1", "vertices")[19].tolist()
+        old.save()
+    assert json.loads((take.path / "take.json").read_text())["schema"] == 2
+
+
+@pytest.mark.parametrize("span", [[3], [5, 2], [-1, 4], [0, 2.5], "04", [0, True], [0, 1 << 41]])
+def test_a_span_that_makes_no_sense_is_refused(take, span):
+    take.begin("recover", "k" * 16)
+    take.create_array("people/1", "root", "f4", (3,), span=(4, 9))
+    take.finish()
+    meta = json.loads((take.path / "take.json").read_text())
+    meta["stages"]["recover"]["arrays"]["people/1/root"]["span"] = span
+    for name in ("take.json", "take.json.bak"):
+        (take.path / name).write_text(json.dumps(meta))
+    with pytest.raises(TakeError, match="people/1/root is described wrongly"):
+        Take.open(take.path)

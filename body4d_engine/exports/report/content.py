@@ -99,11 +99,11 @@ def _person(take: Take, entry: dict) -> PersonReport:
     except Body4DError as error:
         return PersonReport(**about, state=np.zeros(count, np.uint8), curves=[], contact=None, read=None, numbers=[], doubts=[], missing=error.message)
     group, stage = f"people/{number}", take.result_stage(number)
-    state = _over(take.read(group, "state", stage), count, State.ABSENT)
+    state = _over(take.by_sample(group, "state", stage)[:], count, State.ABSENT)
     there = state != State.ABSENT
     confidence = np.full(count, np.nan)
     if take.has(group, "confidence", stage):
-        confidence = _over(take.read(group, "confidence", stage).astype(np.float64), count, np.nan)
+        confidence = _over(take.by_sample(group, "confidence", stage)[:].astype(np.float64), count, np.nan)
     share = max(LEAST_PENETRATION, PENETRATION_SAMPLES // max(len(take.people), 1))
     numbers = [(replace(metric, samples=share) if isinstance(metric, SelfPenetration) else metric)(motion) for metric in ALONE]
     curves = _curves(np.where(there, confidence, np.nan), {result.name: result for result in numbers}, motion, count)
@@ -116,7 +116,7 @@ def _read(take: Take, group: str, fps: float, there: np.ndarray) -> np.ndarray |
     """(T, 3) bool: whether the last look at the left hand, the right hand and the face could read it."""
     if not take.has(group, "hands_px", "detail"):
         return None
-    scores = np.column_stack([take.read(group, "hands_px", "detail")[:, :, 0, 2], take.read(group, "face_score", "detail")])
+    scores = np.column_stack([take.by_sample(group, "hands_px", "detail")[:][:, :, 0, 2], take.by_sample(group, "face_score", "detail")])
     looks = np.arange(len(scores)) // looks_every(fps) * looks_every(fps)
     return _over(scores[looks] >= (hands.USED, hands.USED, head.USED), len(there), False) & there[:, None]
 
