@@ -20,6 +20,7 @@ from .state import active_person, clip_frame, clip_path, person_json
 KEPT_BYTES = 256 << 20
 STILL_S = 0.25  # on a frame, before everyone on it is looked for
 PICTURE_SIDE = 1280
+AGAIN = ("no_clip", "clip_missing", "clip_changed")  # the engine's errors after which the clip is opened anew
 NOBODY = "Nobody is found there. Click the middle of the body, or on a frame where this person is better seen."
 
 
@@ -60,42 +61,56 @@ class Asker:
         frame, now = clip_frame(scene), time.monotonic()
         if self._looked[0] != (state.clip, frame):
             self._looked = (state.clip, frame), now
-        if self.busy is not None:
+        if self.busy is not None or self.opening is not None:
             return
         if not is_open(state):
-            self.open(clip_path(state))
+            self.open(clip_path(state), state.image_fps)
             return
         questions = _questions(state, frame, picture, everyone=now - self._looked[1] >= STILL_S)
         question = next((question for question in questions if question[0] not in self.answers), None)
         if question is not None:
             self.ask(*question)
 
-    def open(self, path, done=None, failed=None) -> None:
-        """Have the engine open a clip; it stays open for the questions that follow. Then done(clip: Clip) or failed(error) is called."""
+    def open(self, path, image_fps: float, done=None, failed=None) -> None:
+        """Have the engine open a clip in place of any other; it stays open for the questions that follow. image_fps: the rate of a folder of images.
+        Then done(clip: Clip) or failed(error) is called."""
 
         def opened(clip) -> None:
-            self.busy = self.opening = None
+            ended()
             self.problem = ""
             if done:
                 done(clip)
             redraw()
 
         def refused(error) -> None:
-            self.busy = self.opening = None
+            ended()
             if error.code != "cancelled":
                 self._give_up(error)
             if failed:
                 failed(error)
 
-        self.busy = ("open", str(path))
-        self.opening = opening.Opening(path, opened, refused)
+        def ended() -> None:
+            if self.opening is mine:  # else another clip has been chosen meanwhile
+                self.busy = self.opening = None
+
+        before, self.busy = self.opening, ("open", str(path))
+        mine = self.opening = opening.Opening(path, opened, refused, image_fps)
+        if before:
+            before.cancel()
+
+    def forget(self) -> None:
+        """No clip is chosen any more: its file may be moved."""
+        self.retry()
+        if self.opening:
+            self.opening.cancel()
+        opening.forget()
 
     def when_open(self, state, done, failed=None) -> None:
         """Call done() once the scene's clip is open in the engine, at once where it is."""
         if is_open(state):
             done()
         else:
-            self.open(clip_path(state), lambda _: done(), failed)
+            self.open(clip_path(state), state.image_fps, lambda _: done(), failed)
 
     def ask(self, key: tuple, method: str, params: dict, done=None, failed=None) -> None:
         """Ask and keep the answer. Then done(answer) or failed(error) is called."""
@@ -110,7 +125,9 @@ class Asker:
 
         def refused(error) -> None:
             self.busy = None
-            if error.code != "cancelled":
+            if error.code in AGAIN:
+                opening.lost()
+            elif error.code != "cancelled":
                 self._give_up(error)
             if failed:
                 failed(error)
@@ -144,7 +161,7 @@ def redraw() -> None:
 
 def is_open(state) -> bool:
     """Whether the engine has this scene's clip open."""
-    return bool(state.clip) and opening.is_open(clip_path(state))
+    return bool(state.clip) and opening.is_open(clip_path(state), state.image_fps)
 
 
 def mask_key(state, person, frame: int) -> tuple | None:

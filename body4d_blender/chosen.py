@@ -8,6 +8,32 @@ import bpy
 MESHES = "mesh_4d_individual"  # the folder in SAM-Body4D's folder
 
 
+class Dropped:
+    """A file handler for what is dropped where a take can be seen."""
+
+    @classmethod
+    def poll_drop(cls, context):
+        return context.area is not None and context.area.type in {"VIEW_3D", "OUTLINER"}
+
+
+def importer(operator, handler, text: str):
+    """(register, unregister) of an operator with its file handler and its line in File > Import."""
+    register_classes, unregister_classes = bpy.utils.register_classes_factory((operator, handler))
+
+    def line(self, context) -> None:
+        self.layout.operator(operator.bl_idname, text=text)
+
+    def register() -> None:
+        register_classes()
+        bpy.types.TOPBAR_MT_file_import.append(line)
+
+    def unregister() -> None:
+        bpy.types.TOPBAR_MT_file_import.remove(line)
+        unregister_classes()
+
+    return register, unregister
+
+
 def sam_body4d_folder(path: Path) -> Path | None:
     """The folder of SAM-Body4D that this is, or that this file or folder belongs to."""
     return next((folder for folder in (path, *path.parents[:3]) if (folder / MESHES).is_dir()), None)

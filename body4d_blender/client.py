@@ -61,6 +61,11 @@ class Client:
         """Whether `tick` has something to wait for."""
         return bool(self._asked or self._failed or self.state == "starting")
 
+    @property
+    def runs(self) -> bool:
+        """Whether there is a process."""
+        return self._child is not None
+
     def is_asked(self, *methods: str) -> bool:
         """Whether a request of one of these names waits for its answer."""
         return any(request.method in methods for request in self._asked.values())
@@ -214,7 +219,7 @@ class Client:
         self._cancelled.clear()
 
     def _obituary(self, end: Ended) -> EngineError:
-        if isinstance(end.reason, Body4DError) and end.reason.code != "no_engine":
+        if isinstance(end.reason, Body4DError) and end.reason.code not in ("no_engine", "cut_off"):  # those two say less than how it ended
             return EngineError(f"{end.reason.message.rstrip('.')}{self._tail()}.", end.reason.hint or KEPT, end.reason.code)
         if self.state == "starting":
             return EngineError(f"The engine did not start ({_how(end.code)}){self._tail()}.", SET_UP, "no_engine")

@@ -12,6 +12,7 @@ from body4d_engine.people import load_people
 
 from . import connection, generating
 from .engine import EngineError, result_name
+from .opening import IMAGE_FPS
 from .scene.file import new_file, save_blend
 
 _handle = None
@@ -25,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     convert.add_argument("--out", type=Path, metavar="DIR", help="where the results go (beside each video)")
     convert.add_argument("--engine", default="", metavar="PYTHON", help="Python or body4d program of an engine environment, or a whole command")
     convert.add_argument("--people", default="auto", metavar="auto|FILE", help="everyone who is found, or a JSON file of people")
+    convert.add_argument("--image-fps", type=float, default=IMAGE_FPS, metavar="RATE", help="frames per second of folders of images (%(default)g)")
     convert.add_argument("--mesh-cache", action="store_true", help="play the take's point cache instead of shape keys")
     build = commands.add_parser("build", help="make a .blend of a take that exists")
     build.add_argument("take", metavar="TAKE", type=Path)
@@ -77,7 +79,8 @@ def _convert(video: Path, name: str, options) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     take = folder / f"{name}.take"
     people = [] if options.people == "auto" else [person.to_json() for person in load_people(options.people)]
-    generating.make(generating.Order(clip=video.absolute(), take=take, people=people), say=lambda text: print(f"{video.name}: {text}", flush=True))
+    order = generating.Order(clip=video.absolute(), take=take, people=people, image_fps=options.image_fps)
+    generating.make(order, say=lambda text: print(f"{video.name}: {text}", flush=True))
     _build(take, folder / f"{name}.blend", options.mesh_cache)
 
 

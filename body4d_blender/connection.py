@@ -16,7 +16,7 @@ from bpy.app.handlers import persistent
 
 from .client import Client
 from .engine import VARIABLES, EngineError, engine_command, stopped
-from .preferences import engine_setting
+from .preferences import engine_setting, refuse_while_installing
 
 TICK_S = 0.02
 BUDGET_S = 0.015
@@ -48,6 +48,8 @@ def get() -> Client:
         _client = None
     if _client is None:
         _client, _variables = Client(command), dict(VARIABLES)
+    if not _client.runs:
+        refuse_while_installing(command)
     _client.start()
     wake()
     return _client

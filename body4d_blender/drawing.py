@@ -14,7 +14,7 @@ from mathutils import Matrix
 
 from .asking import asker, masks_on, unpicked_on
 from .picking import Area, texture_of, under_cursor
-from .scene.picture import find_image
+from .scene.picture import CLIP, find_image
 from .state import active_person, clip_frame, clip_path
 
 FILL, OUTLINE = 0.4, 1.5  # opacity; px
@@ -24,6 +24,7 @@ CIRCLE = [(cos(i * pi / 8), sin(i * pi / 8)) for i in range(16)]
 
 cursor: tuple[float, float] | None = None  # where the tool's mouse is, px of the clip
 picking = False  # whether the tool runs
+undone = False  # whether undo or redo happened and the clip was not drawn since
 _handle = None
 
 
@@ -33,12 +34,23 @@ def shows_clip(space, state) -> bool:
     return image is not None and bool(state.clip) and image == find_image(clip_path(state))
 
 
+def _show_anew() -> None:
+    """After a redo to another frame Blender draws the movie's frame of before, and keeps to it."""
+    for image in bpy.data.images:
+        if CLIP in image and image.has_data:
+            image.update()
+
+
 def _draw() -> None:
+    global undone
     context = bpy.context
     scene, space, region = context.scene, context.space_data, context.region
     state = scene.body4d
     if not state.clip_frames or not shows_clip(space, state):
         return
+    if undone:
+        undone = False
+        bpy.app.timers.register(_show_anew, first_interval=0.0)
     scale = context.preferences.system.ui_scale
     view = _View(region, state.clip_width, state.clip_height)
     frame, active = clip_frame(scene), active_person(state)

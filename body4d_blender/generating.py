@@ -19,9 +19,9 @@ from body4d_engine.take import Take, delete_take
 
 from . import connection, takes
 from .engine import EngineError, stopped
-from .opening import Opening
+from .opening import IMAGE_FPS, Opening
 from .receiving import TakeCopy
-from .scene import build_take, preview
+from .scene import build_take, preview, tags
 from .undo import push_undo
 from .viewing import Viewer
 
@@ -34,9 +34,9 @@ STAGES = {"prepare": "Reading the clip", "shots": "Finding cuts", "proxy": "Copy
 @dataclass(frozen=True)
 class Order:
     """What is to be generated. frames: (first, the one after the last or None, step), clip frames from 0; people as `Person.to_json`, empty:
-    everyone. options: for `build_take`, mesh_cache None for shape keys up to 1 GB. scene: the session_uid of the scene that gets the result;
-    None: only the take is made. fresh: forget a take that is there. meshes: what other tools made, read in place of a clip: `import_meshes`'s sources,
-    topology, focal_px, fps, clip."""
+    everyone. image_fps: the rate of a folder of images. options: for `build_take`, mesh_cache None for shape keys up to 1 GB. scene: the session_uid
+    of the scene that gets the result; None: only the take is made. fresh: forget a take that is there. meshes: what other tools made, read in place
+    of a clip: `import_meshes`'s sources, topology, focal_px, fps, clip."""
 
     clip: Path | None
     take: Path
@@ -47,6 +47,7 @@ class Order:
     options: dict = field(default_factory=dict)
     fresh: bool = False
     meshes: dict | None = None
+    image_fps: float = IMAGE_FPS
 
 
 current: "Generation | None" = None
@@ -69,7 +70,7 @@ class Generation:
         self._copy: TakeCopy | None = None
         scene = self._scene()
         self._viewer = Viewer(scene) if scene else None
-        self._opening = Opening(order.clip, self._opened, self._fail) if order.meshes is None else None
+        self._opening = Opening(order.clip, self._opened, self._fail, order.image_fps) if order.meshes is None else None
         if self._opening is None:
             connection.post(lambda: self._opened(None))
 
@@ -141,6 +142,8 @@ class Generation:
             connection.ask("import_meshes", {**request, **order.meshes}, arrays, done=self._ran, failed=self._fail)
         else:
             request |= {"sha256": self._clip.key, "people": order.people, "settings": order.settings, "range": [start, stop, step]}
+            if self._clip.image_fps is not None:
+                request["image_fps"] = order.image_fps
             connection.ask("run", request, arrays, done=self._ran, failed=self._fail)
 
     def _event(self, event: dict, _) -> None:
@@ -172,7 +175,8 @@ class Generation:
             return
         self.people = [(entry["id"], entry["name"]) for entry in self._copy.people]
         scene = self._scene()
-        if scene is not None and not bpy.app.is_job_running("RENDER") and preview.update(scene, self._copy.newest, self.order.take):
+        free = not bpy.app.is_job_running("RENDER") and not in_hand()
+        if scene is not None and free and preview.update(scene, self._copy.newest, self.order.take):
             self._viewer.show(preview.bodies(scene))
             self.first_mesh_s = self.first_mesh_s or time.monotonic() - self.begun
         self._show()
@@ -216,9 +220,10 @@ class Generation:
                 if options.get("mesh_cache") is None:
                     options["mesh_cache"] = takes.mesh_bytes(self.order.take) > takes.HEAVY_BYTES
                 notices: list[str] = []
+                first = scene.camera is None or scene.camera.get(tags.ROLE) != "camera"
                 collection = build_take(self.order.take, scene=scene, report=notices.append, **options)
                 if scene.camera is not None and collection in scene.camera.users_collection:
-                    self._viewer.look_through_camera(scene)
+                    self._viewer.look_through_camera(scene, first)
                 push_undo("Body4D Generate")
                 last_notice = notices[0] if notices else ""
                 for notice in notices:
@@ -241,10 +246,10 @@ class Generation:
         global current, last_error
         self._let_go()
         self.state = "done"
-        preview.remove()
         if current is self:
             current = None
             last_error = "" if self.error is None or getattr(self.error, "code", "") == "cancelled" else str(self.error)
+        _clear()
         takes.look_again()
         connection.redraw()
 
@@ -303,12 +308,29 @@ def stop() -> None:
         generation._fail(stopped())
 
 
+def in_hand() -> bool:
+    """Whether the user is at something that must not be disturbed, such as moving an object with the mouse."""
+    running = (operator for window in bpy.context.window_manager.windows for operator in window.modal_operators)
+    return any(operator.bl_options & {"UNDO", "BLOCKING"} for operator in running)
+
+
+def _clear() -> None:
+    """Take the previews out, once that disturbs nobody. Those of a generation that has begun meanwhile are its own."""
+    if current is None:
+        if in_hand():
+            connection.announce(_clear)
+        else:
+            preview.remove()
+
+
 def _in_the_way(scene) -> str:
     """Why the result cannot come into the scene just now, for the user; '' where it can."""
     if bpy.app.is_job_running("RENDER"):  # it reads what we would change
         return "The result is ready: it comes after the render"
     if scene is not None and not bpy.app.background and any(body.mode not in ("OBJECT", "POSE") for body in scene.objects):
         return "The result is ready: go to Object Mode to get it"  # an undo step of any other mode would not hold it
+    if in_hand():
+        return "The result is ready: it comes when you have finished what you are doing"
     return ""
 
 
@@ -335,5 +357,6 @@ def register() -> None:
 
 def unregister() -> None:
     stop()
+    preview.remove()
     for name, handler in HANDLERS:
         getattr(bpy.app.handlers, name).remove(handler)

@@ -32,7 +32,7 @@ class Body4DPreferences(bpy.types.AddonPreferences):
         description="Where the engine is installed. Empty: in the extension's own folder, which goes when the extension is removed")
     weights_folder: bpy.props.StringProperty(
         name="Weights", subtype="DIR_PATH",
-        description="Where an engine on this computer finds model weights that were downloaded separately. The lite engine needs none")
+        description="Told to an engine on this computer as BODY4D_WEIGHTS, for backends whose weights are downloaded separately. The lite backend has none")
     cache_folder: bpy.props.StringProperty(
         name="Cache", subtype="DIR_PATH",
         description="Where an engine on this computer keeps its copies of clips and its unfinished takes. Empty: the engine's own choice")
@@ -103,6 +103,13 @@ def engine_setting() -> str:
     if not found.usable:
         raise engine.EngineError(found.words + ".", "The buttons are in the add-on's preferences.", "no_engine")
     return str(installing.python_of(found.folder))
+
+
+def refuse_while_installing(command: list[str]) -> None:
+    """An engine that is just being installed, updated, repaired or removed, by this Blender or another, must not start half-way. Raises EngineError."""
+    root = install_root()
+    if root in Path(command[0]).parents and installing.is_held(root):
+        raise engine.EngineError("The engine is being installed or removed just now.", "Wait until that is done, then try again.", "engine_busy")
 
 
 def engine_problem() -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from body4d_engine import wire
-from body4d_engine.disk import acquire, writing
+from body4d_engine.disk import acquire, try_names, writing
 from body4d_engine.errors import Body4DError
 from body4d_engine.take import State, Take
 
@@ -39,6 +39,7 @@ class TakeCopy:
         self._faces: dict[Path, np.ndarray] = {}  # by the file of the vertices
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+        try_names(self.folder)
         self._turn, self._lock = threading.Lock(), acquire(self.folder)
 
     def receive(self, method: str, params: dict, arrays: dict) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A take is made again with other settings, heights or corrections: only what depends on them is computed, and nobody is tracked again."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import bpy
@@ -29,7 +30,7 @@ def order_of(scene, collection, change) -> Order:
         change(people, settings)
         frames = take.frames
         return Order(clip=clip, take=folder, people=people, frames=(frames.start, frames.stop, frames.step), settings=settings, scene=scene.session_uid,
-                     options={"mesh_cache": imported.is_cached(collection)})
+                     options={"mesh_cache": imported.is_cached(collection)}, image_fps=float(Fraction(*take.clip["fps"])))
 
 
 def kept(folder: Path, people: list[dict]) -> tuple[list[dict], dict]:

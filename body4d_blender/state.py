@@ -12,6 +12,8 @@ import bpy
 from body4d_engine.people import PALETTE
 
 from .engine import result_name
+from .heights import Height
+from .opening import IMAGE_FPS
 
 
 class Body4DClick(bpy.types.PropertyGroup):
@@ -23,15 +25,13 @@ class Body4DClick(bpy.types.PropertyGroup):
     positive: bpy.props.BoolProperty(name="On the Person", description="On the person, or on what does not belong to the person", default=True)
 
 
-class Body4DPerson(bpy.types.PropertyGroup):
+class Body4DPerson(Height, bpy.types.PropertyGroup):
     """One person of the clip. The id stays, whatever happens to the list."""
 
     id: bpy.props.IntProperty(name="ID", description="Number of this person in the take; never given twice", min=1)
     name: bpy.props.StringProperty(name="Name", description="What the person's mesh will be called")
     color: bpy.props.FloatVectorProperty(name="Color", description="Color of the person's mask and mesh", subtype="COLOR_GAMMA", size=3, min=0.0, max=1.0)
     visible: bpy.props.BoolProperty(name="Show Mask", description="Show the person's mask and clicks over the clip", default=True)
-    height: bpy.props.FloatProperty(name="Height", description="How tall the person is, 0 where it is not known", subtype="DISTANCE", unit="LENGTH",
-                                    min=0.0, soft_min=0.3, max=2.8, precision=2)
     clicks: bpy.props.CollectionProperty(type=Body4DClick)
 
 
@@ -43,6 +43,9 @@ class Body4DState(bpy.types.PropertyGroup):
     clip_height: bpy.props.IntProperty(name="Height", description="Height of the upright clip in pixels", min=0)
     clip_frames: bpy.props.IntProperty(name="Frames", description="Number of frames of the clip", min=0)
     clip_fps: bpy.props.FloatProperty(name="Frame Rate", description="Frames per second of the clip", min=0.0, precision=3)
+    clip_is_images: bpy.props.BoolProperty(name="Images", description="Whether the clip is a folder of images, which has no frame rate of its own")
+    image_fps: bpy.props.FloatProperty(name="Frame Rate", description="Frames per second of the images. A video has its own", default=IMAGE_FPS, min=0.1,
+                                       max=1000.0, soft_max=240.0, precision=3)
 
     use_range: bpy.props.BoolProperty(name="Frame Range", description="Use only a part of the clip")
     frame_start: bpy.props.IntProperty(name="Start", description="First frame that is used; the clip begins with frame 1", default=1, min=1)
@@ -61,7 +64,7 @@ class Body4DState(bpy.types.PropertyGroup):
                ("CACHE", "Mesh Cache", "A small .blend file that plays the take's own files: the take must stay where it is")])
     match_scene: bpy.props.EnumProperty(
         name="Match Scene", default="AUTO", description="Give the scene the clip's render size, frame rate, range, sound and camera",
-        items=[("AUTO", "If Empty", "Only in a scene that holds nothing"),
+        items=[("AUTO", "If Empty", "Only in a scene that holds nothing, or what a new file begins with"),
                ("YES", "Yes", "Change the scene's settings to those of the clip"),
                ("NO", "No", "Keep the scene's settings; another frame rate retimes the animation")])
 
@@ -91,12 +94,12 @@ def clip_frame(scene) -> int:
     return max(0, min(scene.frame_current - 1, scene.body4d.clip_frames - 1))
 
 
-def set_clip(state, path: str, width: int, height: int, frames: int, fps: float) -> None:
-    """The clip as the engine has opened it. Another clip than before starts with its whole length and nobody picked."""
+def set_clip(state, path: str, width: int, height: int, frames: int, fps: float, images: bool = False) -> None:
+    """The clip as the engine has opened it; "" for none. Another clip than before starts with its whole length and nobody picked."""
     if state.clip != path:
         state.people.clear()
         state.active_person, state.next_id, state.take, state.use_range, state.step = 0, 1, "", False, 1
-    state.clip, state.clip_width, state.clip_height, state.clip_frames, state.clip_fps = path, width, height, frames, fps
+    state.clip, state.clip_width, state.clip_height, state.clip_frames, state.clip_fps, state.clip_is_images = path, width, height, frames, fps, images
     if not state.use_range:
         state.frame_start, state.frame_end = 1, max(1, frames)
 
@@ -126,7 +129,7 @@ def person_json(person) -> dict:
     """One person as `body4d_engine.people.Person.from_json` reads it."""
     clicks = [[click.frame, click.x, click.y, click.positive] for click in person.clicks]
     return {"id": person.id, "name": person.name, "color": [round(c, 4) for c in person.color], "prompts": {"clicks": clicks, "boxes": []},
-            "height_m": person.height or None}
+            "height_m": person.height_m}
 
 
 def people_json(state) -> list[dict]:

@@ -42,9 +42,10 @@ class Viewer:
             view.view_location = (low + high) / 2 + Vector((aside, 0.0, 0.0))
             self._left, self._turned = _pose(area), True
 
-    def look_through_camera(self, scene) -> None:
-        """See the result over the clip, in a view that was turned to the bodies. The scene's camera fits the frame's width."""
-        for area in self._untouched() if self._turned else ():
+    def look_through_camera(self, scene, first: bool) -> None:
+        """See the result over the clip, in a view that was turned to the bodies, or, where this is the `first` result, in any that nobody touched. The
+        scene's camera fits the frame's width."""
+        for area in self._untouched() if self._turned or first else ():
             left, right, width, height = _free(area)
             frame = min(0.95 * (right - left), 0.9 * height * scene.render.resolution_x / scene.render.resolution_y)
             part = frame / width

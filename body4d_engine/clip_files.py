@@ -28,12 +28,20 @@ def clip_files(path: Path) -> list[Path]:
     return image_files(path) if path.is_dir() else [path]
 
 
+def stamp_of(files: list[Path]) -> str:
+    """A name for these files as they lie on a disk now: another after any of them was written, and of a copy on another machine. Reads none of them.
+    Raises OSError."""
+    known = ((file.name, (about := file.stat()).st_size, about.st_mtime_ns, about.st_ino) for file in files)
+    return hashlib.sha256(repr([*known]).encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def identify(path, watch: Callable[[float], None] = lambda fraction: None) -> dict:
-    """What `offer` says of a video or a folder of images: {name, files: [{name, bytes}], sha256, path}. Reads it all; `watch` is called for every
-    megabyte with how much is read, 0 to 1, and may raise to stop that. Raises Body4DError."""
+    """What `offer` says of a video or a folder of images: {name, files: [{name, bytes}], sha256, path, stamp}. Reads it all; `watch` is called for
+    every megabyte with how much is read, 0 to 1, and may raise to stop that. Raises Body4DError."""
     path = Path(path)
     try:
         files = clip_files(path)
+        stamp = stamp_of(files)  # before the reading: what is written meanwhile has another
         if not files:
             raise Body4DError(f"The folder {path} holds no images.", f"Give a video, or a folder of {', '.join(s[1:] for s in SUFFIXES)} files.", "no_images")
         entries = [{"name": file.name, "bytes": file.stat().st_size} for file in files]
@@ -47,7 +55,7 @@ def identify(path, watch: Callable[[float], None] = lambda fraction: None) -> di
                     done += len(data)
     except OSError as error:
         raise Body4DError(f"{path} cannot be read: {error.strerror or error}.", "Check that it is still there and may be read.", "no_such_file") from error
-    return {"name": path.name, "files": entries, "sha256": digest.hexdigest(), "path": str(path.absolute())}
+    return {"name": path.name, "files": entries, "sha256": digest.hexdigest(), "path": str(path.absolute()), "stamp": stamp}
 
 
 class ClipHash:

@@ -20,6 +20,8 @@ else:
 
 HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 SWEPT = re.compile(r".+\.\w{12}\.(f32|f64|u8|u16|i32|i64|pc2|npz)(\.tmp)?|(camera|body\.\w+)\.npz(\.tmp)?|proxy\.mp4|\.proxy\.mp4\.part")
+WINDOWS_FOLDER = 247  # characters of a folder's path (a file's: 259), unless the system was told to take longer ones
+NAME = 64  # characters of the longest name in a take, with its folder: people/12/hand_rotations.0123456789ab.f32.tmp and some more
 HASHED_BYTES = 64 << 20  # files up to this size are checked by content, larger ones by size
 
 
@@ -123,8 +125,24 @@ def writing(path: Path):
         if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
             raise TakeError(f"The disk is full: {path} could not be written.",
                             "Free some space and run again: it goes on where it stopped, nothing is lost.", "disk_full") from error
+        if is_too_long(error, path):
+            raise TakeError(f"{path} is longer than this system lets paths be.", "Choose a folder with a shorter path for the take.",
+                            "path_too_long") from error
         raise TakeError(f"{path} could not be written: {error.strerror or error}.",
                         "Check that the folder still exists and that you may write there, then run again.", "take_not_writable") from error
+
+
+def is_too_long(error: OSError, path: Path, windows: bool = os.name == "nt") -> bool:
+    """Whether that is why a file could not be made. Windows says that there is no such file or folder."""
+    return error.errno == errno.ENAMETOOLONG or (windows and error.errno in (errno.ENOENT, errno.EINVAL) and len(os.path.abspath(path)) > WINDOWS_FOLDER)
+
+
+def try_names(folder: Path) -> None:
+    """Make sure, before there is anything to lose, that a take's files may be as long as their names get. Raises TakeError."""
+    probe = folder / ("_" * NAME)
+    with writing(probe):
+        probe.touch()
+        probe.unlink()
 
 
 def acquire(path: Path) -> FileLock:

@@ -9,8 +9,8 @@ Everything lies in one folder, `root`:
 """
 
 from .bundle import Bundle, find_bundle
-from .environment import Status, python_of, remove, size_bytes, size_text, status
+from .environment import Status, is_held, python_of, remove, size_bytes, size_text, status
 from .install import DOWNLOAD_BYTES, UNPACKED_BYTES, Install, Progress
 
-__all__ = ["DOWNLOAD_BYTES", "UNPACKED_BYTES", "Bundle", "Install", "Progress", "Status", "find_bundle", "python_of", "remove", "size_bytes", "size_text",
-           "status"]
+__all__ = ["DOWNLOAD_BYTES", "UNPACKED_BYTES", "Bundle", "Install", "Progress", "Status", "find_bundle", "is_held", "python_of", "remove", "size_bytes",
+           "size_text", "status"]

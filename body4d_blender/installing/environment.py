@@ -141,6 +141,17 @@ def hold(root: Path) -> FileLock:
     return lock
 
 
+def is_held(root: Path) -> bool:
+    """Whether somebody changes what is installed in `root` just now. Where that cannot be known, nobody does."""
+    lock = FileLock(root / "lock")
+    try:
+        held = lock.path.exists() and not lock.acquire()
+    except OSError:
+        return False
+    lock.release()
+    return held
+
+
 def remove_folder(folder: Path) -> None:
     """Delete it so that it never counts half deleted. Raises Body4DError."""
     doomed = folder.with_name(f"old-{os.getpid()}-{folder.name}")

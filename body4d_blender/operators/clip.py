@@ -6,7 +6,7 @@ from pathlib import Path
 import bpy
 from body4d_engine.clip_files import SUFFIXES
 
-from .. import connection, demo
+from .. import connection, demo, opening
 from ..asking import asker, redraw
 from ..preferences import PACKAGE
 from ..state import set_clip
@@ -38,12 +38,24 @@ def open_clip(scene_number: int, path: Path, done=None, failed=None) -> None:
     def opened(clip) -> None:
         scene = find_scene(scene_number)
         if scene is not None:
-            set_clip(scene.body4d, clip.path, clip.width, clip.height, clip.frames, float(clip.fps))
+            set_clip(scene.body4d, clip.path, clip.width, clip.height, clip.frames, float(clip.fps), images=clip.image_fps is not None)
             push_undo("Choose Clip")
         if done:
             done()
 
-    asker.open(path, opened, failed)
+    scene = find_scene(scene_number)
+    asker.open(path, scene.body4d.image_fps if scene else opening.IMAGE_FPS, opened, failed)
+
+
+class NeedsClip:
+    """An operator on the clip of the scene."""
+
+    @classmethod
+    def poll(cls, context):
+        if not context.scene.body4d.clip_frames:
+            cls.poll_message_set("Choose a clip first")
+            return False
+        return True
 
 
 class ClipFile:
@@ -59,6 +71,16 @@ class ClipFile:
         context.window_manager.fileselect_add(self)
         return {"RUNNING_MODAL"}
 
+    def chosen_path(self) -> Path | None:
+        """The video, or the folder of images; reports where there is none."""
+        path = Path(bpy.path.abspath(self.filepath)) if self.filepath else None
+        if path is not None and path.suffix.lower() in SUFFIXES and path.is_file():
+            path = path.parent
+        if path is None or not path.exists():
+            self.report({"ERROR"}, f"There is no clip at {path}." if path else "No clip was chosen.")
+            return None
+        return path
+
 
 class BODY4D_OT_choose_clip(ClipFile, bpy.types.Operator):
     """Choose the video, or the folder of images, whose people are to come alive"""
@@ -68,14 +90,28 @@ class BODY4D_OT_choose_clip(ClipFile, bpy.types.Operator):
     bl_options = {"REGISTER"}  # the clip is open, and an undo step of its own, a moment later
 
     def execute(self, context):
-        path = Path(bpy.path.abspath(self.filepath)) if self.filepath else None
-        if path is not None and path.suffix.lower() in SUFFIXES and path.is_file():
-            path = path.parent
-        if path is None or not path.exists():
-            self.report({"ERROR"}, f"There is no clip at {path}." if path else "No clip was chosen.")
+        path = self.chosen_path()
+        if path is None:
             return {"CANCELLED"}
         scene = context.scene.session_uid
         return {"FINISHED"} if run_now(self, lambda done, failed: open_clip(scene, path, done, failed)) else {"CANCELLED"}
+
+
+class BODY4D_OT_remove_clip(bpy.types.Operator):
+    """Forget the clip and who was picked in it. The file, and what was generated, stay"""
+
+    bl_idname = "body4d.remove_clip"
+    bl_label = "Remove Clip"
+    bl_options = {"REGISTER", "UNDO"}
+
+    @classmethod
+    def poll(cls, context):
+        return bool(context.scene.body4d.clip)
+
+    def execute(self, context):
+        set_clip(context.scene.body4d, "", 0, 0, 0, 0.0)
+        asker.forget()
+        return {"FINISHED"}
 
 
 class BODY4D_OT_demo_clip(bpy.types.Operator):
@@ -137,5 +173,5 @@ def demo_folder() -> Path:
         return Path(bpy.utils.user_resource("DATAFILES", path="body4d", create=True))
 
 
-CLASSES = (BODY4D_OT_choose_clip, BODY4D_OT_demo_clip)
+CLASSES = (BODY4D_OT_choose_clip, BODY4D_OT_remove_clip, BODY4D_OT_demo_clip)
 register, unregister = bpy.utils.register_classes_factory(CLASSES)

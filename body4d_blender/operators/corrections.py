@@ -7,6 +7,7 @@ from body4d_engine.errors import Body4DError
 from body4d_engine.take import Take
 
 from .. import connection, generating, retaking
+from ..heights import Height
 from ..scene import corrections, imported, tags
 from ..scene.corrections import KINDS, LIMBS, Correction
 from ..state import find_person, take_path
@@ -153,12 +154,10 @@ class BODY4D_OT_solve_again(_Runs, bpy.types.Operator):
         return self.run_again(context, collection, lambda people, settings: corrections.put(marked, people))
 
 
-class Body4DHeight(bpy.types.PropertyGroup):
+class Body4DHeight(Height, bpy.types.PropertyGroup):
     """How tall a person of the take is."""
 
     person: bpy.props.IntProperty(name="Person", description="Number of the person", min=1)
-    height: bpy.props.FloatProperty(name="Height", description="How tall the person is, 0: of average size", subtype="DISTANCE", unit="LENGTH", min=0.0,
-                                    soft_min=0.3, max=2.8, precision=2)
 
 
 class BODY4D_OT_refine_again(_Runs, bpy.types.Operator):
@@ -198,7 +197,8 @@ class BODY4D_OT_refine_again(_Runs, bpy.types.Operator):
         self.heights.clear()
         for number, (name, height) in _heights(people, settings).items():
             entry = self.heights.add()
-            entry.name, entry.person, entry.height = name, number, height or 0.0
+            entry.name, entry.person = name, number
+            entry.set_height(height)
         return context.window_manager.invoke_props_dialog(self, title="Refine Again", confirm_text="Refine")
 
     def draw(self, context):
@@ -211,13 +211,13 @@ class BODY4D_OT_refine_again(_Runs, bpy.types.Operator):
             layout.prop(self, "focal_px" if self.focal == "PX" else "focal_mm", text=" ")
         column = layout.column(align=True)
         for entry in self.heights:
-            column.prop(entry, "height", text=f"Height of {entry.name}")
+            entry.draw_height(column, f"Height of {entry.name}")
 
     def execute(self, context):
         collection = self.chosen(context)
         if collection is None:
             return {"CANCELLED"}
-        given = {entry.person: entry.height or None for entry in self.heights}
+        given = {entry.person: entry.height_m for entry in self.heights}
         changed = {name for name in ("smoothing", "foot_lock", "focal", "focal_px", "focal_mm") if self.properties.is_property_set(name)}
         values = {name: getattr(self, name) for name in changed}
 
@@ -241,7 +241,7 @@ class BODY4D_OT_refine_again(_Runs, bpy.types.Operator):
             for number, height in given.items():
                 person = find_person(state, number)
                 if person is not None:
-                    person.height = height or 0.0
+                    person.set_height(height)
         return self.run_again(context, collection, change)
 
 

@@ -41,8 +41,10 @@ class BODY4D_OT_generate(bpy.types.Operator):
                ("CACHE", "Mesh Cache", "Played from the take, which must stay where it is")])
     match_scene: bpy.props.EnumProperty(
         name="Match Scene", default="SCENE", options={"SKIP_SAVE"}, description="Give the scene the clip's render size, frame rate, range, sound and camera",
-        items=[AS_SCENE, ("AUTO", "If Empty", "Only in a scene that holds nothing"), ("YES", "Yes", "Change the scene's settings to those of the clip"),
-               ("NO", "No", "Keep the scene's settings")])
+        items=[AS_SCENE, ("AUTO", "If Empty", "Only in a scene that holds nothing, or what a new file begins with"),
+               ("YES", "Yes", "Change the scene's settings to those of the clip"), ("NO", "No", "Keep the scene's settings")])
+    image_fps: bpy.props.FloatProperty(
+        name="Frame Rate", min=0.0, max=1000.0, options={"SKIP_SAVE"}, description="Of a folder of images, frames per second. 0: as chosen in the sidebar")
     fresh: bpy.props.BoolProperty(
         name="Start Over", options={"SKIP_SAVE"}, description="Delete the take that is there and make it anew")
     engine: bpy.props.StringProperty(name="Engine", options={"SKIP_SAVE"}, description="Path or command to use in place of the engine of the preferences")
@@ -99,7 +101,7 @@ class BODY4D_OT_generate(bpy.types.Operator):
         options = {"mesh_cache": MESH_CACHE[state.output if self.output == "SCENE" else self.output],
                    "match_scene": MATCH[state.match_scene if self.match_scene == "SCENE" else self.match_scene]}
         return generating.Order(clip=clip, take=take, people=people, frames=(start - 1, end, self.step or (1 if own else state.step)), settings=settings,
-                                scene=scene.session_uid, options=options, fresh=self.fresh)
+                                scene=scene.session_uid, options=options, fresh=self.fresh, image_fps=self.image_fps or state.image_fps)
 
 
 def _check_clicks(people: list[dict], start: int, end: int | None) -> None:

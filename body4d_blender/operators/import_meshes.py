@@ -8,7 +8,7 @@ import bpy
 from body4d_engine.errors import Body4DError
 
 from .. import connection, generating, retaking
-from ..chosen import sources_of
+from ..chosen import Dropped, importer, sources_of
 from ..generating import Order
 from .import_take import SceneOptions
 
@@ -84,30 +84,10 @@ def take_beside(source: Path) -> Path:
     return source.with_name(f"{source.name if source.is_dir() else source.stem}.take")
 
 
-class BODY4D_FH_meshes(bpy.types.FileHandler):
+class BODY4D_FH_meshes(Dropped, bpy.types.FileHandler):
     bl_label = "SAM 3D Body"
     bl_import_operator = "body4d.import_meshes"
     bl_file_extensions = ".npz"
 
-    @classmethod
-    def poll_drop(cls, context):
-        return context.area is not None and context.area.type in {"VIEW_3D", "OUTLINER"}
 
-
-def _menu(self, context):
-    self.layout.operator(BODY4D_OT_import_meshes.bl_idname, text="SAM-Body4D, SAM 3D Body (folder, .npz)")
-
-
-CLASSES = (BODY4D_OT_import_meshes, BODY4D_FH_meshes)
-
-
-def register() -> None:
-    for cls in CLASSES:
-        bpy.utils.register_class(cls)
-    bpy.types.TOPBAR_MT_file_import.append(_menu)
-
-
-def unregister() -> None:
-    bpy.types.TOPBAR_MT_file_import.remove(_menu)
-    for cls in reversed(CLASSES):
-        bpy.utils.unregister_class(cls)
+register, unregister = importer(BODY4D_OT_import_meshes, BODY4D_FH_meshes, "SAM-Body4D, SAM 3D Body (folder, .npz)")

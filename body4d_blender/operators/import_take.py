@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""File > Import > Body4D take, and what is dropped on a window."""
+"""File > Import > Body4D Take, and what is dropped on a window."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import bpy
 
 from body4d_engine.take import Take, TakeError
 
-from ..chosen import is_meshes, take_folder
+from ..chosen import Dropped, importer, is_meshes, take_folder
 from ..scene import build_take
 
 MATCH = {"AUTO": None, "YES": True, "NO": False}
@@ -19,7 +19,7 @@ class SceneOptions:
     match_scene: bpy.props.EnumProperty(
         name="Match Scene", default="AUTO",
         description="Give the scene the clip's render size, frame rate, range, sound and camera",
-        items=[("AUTO", "If Empty", "Only in a scene that holds nothing"),
+        items=[("AUTO", "If Empty", "Only in a scene that holds nothing, or what a new file begins with"),
                ("YES", "Yes", "Change the scene's settings to those of the clip"),
                ("NO", "No", "Keep the scene's settings; another frame rate retimes the animation")])
     mesh_cache: bpy.props.BoolProperty(
@@ -53,7 +53,7 @@ class BODY4D_OT_import_take(SceneOptions, bpy.types.Operator):
     filepath: bpy.props.StringProperty(subtype="FILE_PATH", options={"SKIP_SAVE"})
     directory: bpy.props.StringProperty(subtype="DIR_PATH", options={"SKIP_SAVE"})
     files: bpy.props.CollectionProperty(type=bpy.types.OperatorFileListElement, options={"SKIP_SAVE", "HIDDEN"})  # what Blender drops
-    filter_glob: bpy.props.StringProperty(default="take.json", options={"HIDDEN"})
+    filter_glob: bpy.props.StringProperty(default="*take.json", options={"HIDDEN"})  # Blender compares whole paths
     filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
 
     def invoke(self, context, event):
@@ -90,30 +90,10 @@ class BODY4D_OT_import_take(SceneOptions, bpy.types.Operator):
             return {"CANCELLED"}
 
 
-class BODY4D_FH_take(bpy.types.FileHandler):
+class BODY4D_FH_take(Dropped, bpy.types.FileHandler):
     bl_label = "Body4D Take"
     bl_import_operator = "body4d.import_take"
     bl_file_extensions = ".take;.json"  # the folder, or the take.json in it: some systems drop no folders
 
-    @classmethod
-    def poll_drop(cls, context):
-        return context.area is not None and context.area.type in {"VIEW_3D", "OUTLINER"}
 
-
-CLASSES = (BODY4D_OT_import_take, BODY4D_FH_take)
-
-
-def _menu(self, context):
-    self.layout.operator(BODY4D_OT_import_take.bl_idname, text="Body4D take (.take)")
-
-
-def register() -> None:
-    for cls in CLASSES:
-        bpy.utils.register_class(cls)
-    bpy.types.TOPBAR_MT_file_import.append(_menu)
-
-
-def unregister() -> None:
-    bpy.types.TOPBAR_MT_file_import.remove(_menu)
-    for cls in reversed(CLASSES):
-        bpy.utils.unregister_class(cls)
+register, unregister = importer(BODY4D_OT_import_take, BODY4D_FH_take, "Body4D Take (.take)")

@@ -7,22 +7,15 @@ from ..asking import Answer, asker, detect_key, mask_key, redraw, unpicked_on
 from ..engine import stopped
 from ..state import active_person, add_person, clip_frame, find_person
 from ..undo import push_undo
-from .clip import find_scene, run_now
+from .clip import NeedsClip, find_scene, run_now
 
 PERSON = "Number of the person; 0: the active one"
 
 
-class _Changes:
+class _Changes(NeedsClip):
     """An operator that changes the list."""
 
     bl_options = {"REGISTER", "UNDO"}
-
-    @classmethod
-    def poll(cls, context):
-        if not context.scene.body4d.clip_frames:
-            cls.poll_message_set("Choose a clip first")
-            return False
-        return True
 
     def chosen(self, context):
         """The person that `person` means; reports where there is none."""

@@ -6,12 +6,14 @@ no reference to anything: undo may replace all data between two events, and the 
 """
 
 import bpy
+from bpy.app.handlers import persistent
 
 from .. import drawing, opening
 from ..asking import asker, is_open, picture_key, unpicked_on
 from ..picking import to_clip, under_cursor
-from ..scene.picture import FRAME, fill, find_image, is_filled, show_clip
+from ..scene.picture import fill, find_image, forget, is_filled, show_clip, shows
 from ..state import active_person, clip_frame, clip_path
+from .clip import NeedsClip
 
 TICK_S = 0.05
 KEYS = (("MOUSE_LMB", "Add"), ("EVENT_CTRL", ""), ("MOUSE_LMB", "Exclude"), ("EVENT_BACKSPACE", "Remove Last Click"), ("EVENT_RETURN", "Next Person"),
@@ -50,19 +52,12 @@ def show_in(area, state) -> None:
     user.use_cyclic, user.use_auto_refresh = False, True
 
 
-class BODY4D_OT_pick_people(bpy.types.Operator):
+class BODY4D_OT_pick_people(NeedsClip, bpy.types.Operator):
     """Click the people that matter, on any frame, in an Image Editor"""
 
     bl_idname = "body4d.pick_people"
     bl_label = "Pick People"
     bl_options = {"REGISTER"}
-
-    @classmethod
-    def poll(cls, context):
-        if not context.scene.body4d.clip_frames:
-            cls.poll_message_set("Choose a clip first")
-            return False
-        return True
 
     def execute(self, context):
         self.report({"ERROR"}, "There is no window to click in. Use body4d.add_click, or body4d.find_everyone.")
@@ -155,7 +150,7 @@ class BODY4D_OT_pick_people(bpy.types.Operator):
         asker.look(scene, picture=is_filled(image))
         if is_filled(image):
             answer = asker.answers.get(picture_key(state, clip_frame(scene)))
-            if answer and answer.picture is not None and image[FRAME] != clip_frame(scene):
+            if answer and answer.picture is not None and not shows(image, clip_frame(scene)):
                 fill(image, clip_frame(scene), answer.picture)
         self._tell(context)
         return True
@@ -234,11 +229,24 @@ def _place(region, event, state) -> tuple[float, float] | None:
     return to_clip(u, v, state.clip_width, state.clip_height)
 
 
+@persistent
+def _undone(*_) -> None:
+    forget()
+    drawing.undone = True
+
+
+HANDLERS = ("undo_post", "redo_post", "load_post")
+
+
 def register() -> None:
     bpy.utils.register_class(BODY4D_OT_pick_people)
+    for name in HANDLERS:
+        getattr(bpy.app.handlers, name).append(_undone)
 
 
 def unregister() -> None:
     if drawing.picking:
         tidy()
+    for name in HANDLERS:
+        getattr(bpy.app.handlers, name).remove(_undone)
     bpy.utils.unregister_class(BODY4D_OT_pick_people)

@@ -9,10 +9,9 @@ from body4d_engine.clip_files import fingerprint_of
 from body4d_engine.errors import Body4DError, TakeError
 from body4d_engine.take import Take, delete_take
 
-from .. import generating, takes
+from .. import connection, generating, takes
 from ..chosen import take_folder
 from ..scene import build_take, imported, tags
-from ..scene.clip import IMAGES
 from ..scene.remove import remove_take
 from .clip import ClipFile
 
@@ -124,7 +123,7 @@ class BODY4D_OT_relink_take(OfTake, bpy.types.Operator):
 
     filepath: bpy.props.StringProperty(name="File Path", description="The take's folder, or the take.json in it", subtype="FILE_PATH", options={"SKIP_SAVE"})
     directory: bpy.props.StringProperty(subtype="DIR_PATH", options={"SKIP_SAVE", "HIDDEN"})
-    filter_glob: bpy.props.StringProperty(default="take.json", options={"HIDDEN"})
+    filter_glob: bpy.props.StringProperty(default="*take.json", options={"HIDDEN"})  # Blender compares whole paths
     filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN"})
 
     def invoke(self, context, event):
@@ -155,13 +154,8 @@ class BODY4D_OT_relink_clip(ClipFile, OfTake, bpy.types.Operator):
 
     def execute(self, context):
         collection = self.chosen(context)
-        if collection is None:
-            return {"CANCELLED"}
-        path = Path(bpy.path.abspath(self.filepath)) if self.filepath else None
-        if path is not None and path.suffix.lower() in IMAGES and path.is_file():
-            path = path.parent
-        if path is None or not path.exists():
-            self.report({"ERROR"}, f"There is no clip at {path}." if path else "No clip was chosen.")
+        path = self.chosen_path() if collection else None
+        if path is None:
             return {"CANCELLED"}
         try:
             with Take.open(imported.folder_of(collection), writable=True) as take:
@@ -217,6 +211,7 @@ class BODY4D_OT_delete_take(OfTake, bpy.types.Operator):
             return {"CANCELLED"}
         name, folder = collection.name, imported.folder_of(collection)
         if self.files:
+            self._close(collection[tags.TAKE_ID], folder)
             try:
                 delete_take(folder)
             except TakeError as error:
@@ -226,6 +221,15 @@ class BODY4D_OT_delete_take(OfTake, bpy.types.Operator):
         takes.look_again()
         self.report({"INFO"}, f"Deleted {name}" + (f" and {folder}" if self.files else f"; {folder} is still there" if folder.exists() else ""))
         return {"FINISHED"}
+
+    def _close(self, take_id: str, folder: Path) -> None:
+        """The engine deletes what it has of the take: of one that is complete it has nothing, unless it runs and has not come to that yet."""
+        if connection.hello() is None and takes.look(folder).complete:
+            return
+        answered = []
+        connection.ask("close", {"take": take_id}, None, lambda *_: answered.append(True), lambda _: answered.append(False))
+        if bpy.app.background:
+            connection.wait(lambda: answered)
 
 
 CLASSES = (BODY4D_OT_jump_to_doubt, BODY4D_OT_switch_meshes, BODY4D_OT_match_scene, BODY4D_OT_relink_take, BODY4D_OT_relink_clip, BODY4D_OT_delete_take)

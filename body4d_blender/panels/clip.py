@@ -19,10 +19,11 @@ class BODY4D_PT_clip(Body4DPanel, bpy.types.Panel):
             row = layout.row(align=True)
             row.label(text=clip_path(state).name, icon="FILE_MOVIE")
             row.operator("body4d.choose_clip", text="", icon="FILE_FOLDER")
+            row.operator("body4d.remove_clip", text="", icon="X")
             column = layout.column(align=True)
             column.scale_y = 0.8
-            column.label(text=f"{state.clip_width} \N{MULTIPLICATION SIGN} {state.clip_height} px, {state.clip_frames} frames, {state.clip_fps:.4g} fps",
-                         icon="BLANK1")
+            rate = "" if state.clip_is_images else f", {state.clip_fps:.4g} fps"
+            column.label(text=f"{state.clip_width} \N{MULTIPLICATION SIGN} {state.clip_height} px, {state.clip_frames} frames{rate}", icon="BLANK1")
         else:
             if engine_problem() and not asker.problem:
                 box = layout.box()
@@ -48,6 +49,8 @@ class BODY4D_PT_clip(Body4DPanel, bpy.types.Panel):
 def _draw_range(layout, state) -> None:
     layout = layout.column()
     layout.use_property_split, layout.use_property_decorate = True, False
+    if state.clip_is_images:
+        layout.prop(state, "image_fps")
     row = layout.row(heading="Range")
     row.prop(state, "use_range", text="")
     column = row.column(align=True)

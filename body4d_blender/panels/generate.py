@@ -54,6 +54,7 @@ def _draw_estimate(layout, state, frames: int) -> None:
     grid = layout.grid_flow(columns=2, even_columns=True, row_major=True)
     who = f"{picked} {'person' if picked == 1 else 'people'}" if picked else f"if {takes.USUAL_PEOPLE} people"
     for label, value in (("Frames", f"{frames:,}, {who}"), ("Time", f"about {takes.time_text(cost.seconds)}"), ("Disk", takes.size_text(cost.disk)),
+                         ("Disk meanwhile", f"up to {takes.size_text(2 * cost.disk)}"),  # the engine's and ours, or the result before and the new one
                          (".blend", f"+{takes.size_text(cost.blend)}" if cost.blend else "stays small"),
                          ("Memory", takes.size_text(cost.memory) if cost.memory else "little")):
         grid.label(text=label)

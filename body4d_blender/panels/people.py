@@ -49,9 +49,7 @@ class BODY4D_PT_people(Body4DPanel, bpy.types.Panel):
         if person is not None:
             column = layout.column()
             column.use_property_split, column.use_property_decorate = True, False
-            row = column.row()
-            row.active = person.height > 0  # 0: not known
-            row.prop(person, "height")
+            person.draw_height(column, "Height")
             frames = sorted({click.frame + 1 for click in person.clicks})
             if frames:
                 wrapped(layout, f"Clicked on frame{'s' if len(frames) > 1 else ''} {', '.join(map(str, frames))}")

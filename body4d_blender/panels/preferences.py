@@ -104,9 +104,11 @@ def _failure(box, job: installing.Install, width: int) -> None:
 def _folders(self, box, width: int) -> None:
     box.label(text="Folders")
     box.use_property_split = True
-    box.prop(self, "weights_folder", placeholder="None needed")
+    backends = (connection.hello() or {}).get("backends", {})
+    if self.weights_folder or backends.keys() - {"lite"}:
+        box.prop(self, "weights_folder", placeholder="None needed")
     row = box.row()
-    row.prop(self, "cache_folder", placeholder="The engine's own choice")
+    row.prop(self, "cache_folder", placeholder="Automatic")
     known = install.cache_bytes
     row.operator("body4d.clear_cache", text="Clear" if known is None else f"Clear {installing.size_text(known)}", icon="TRASH")
 

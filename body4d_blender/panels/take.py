@@ -31,16 +31,20 @@ class BODY4D_PT_take(_TakePanel, bpy.types.Panel):
 
 
 def _draw_person(layout, body, frames: range, now: int, tiles: int) -> None:
-    layout.label(text=body.name, icon="OUTLINER_OB_MESH")
+    title = layout.row()
+    title.label(text=body.name, icon="OUTLINER_OB_MESH")
     icons = plots.tiles(body, (now - frames.start) / frames.step if frames else None, tiles)
     if icons:
+        of = title.row()
+        of.alignment, of.active = "RIGHT", False
+        of.label(text="Confidence")
         row = layout.row(align=True)
         row.alignment = "CENTER"
         for icon in icons:
             row.template_icon(icon_value=icon, scale=TILE_UNITS)
     counts = layout.column()
     counts.active = False
-    wrapped(counts, ", ".join(f"{count} {state}" for state, count in body[tags.FRAMES].items() if count))
+    wrapped(counts, "Frames: " + ", ".join(f"{count} {state}" for state, count in body[tags.FRAMES].items() if count))
     for reason in dict.fromkeys(doubt.reason for doubt in imported.doubts_of(body) if doubt.first <= now <= doubt.last):
         wrapped(layout, reason[0].upper() + reason[1:], "ERROR")
 

@@ -226,6 +226,9 @@ def _scene(job: _Import, people: list[PersonTrack], camera: bpy.types.Object, ma
     for person in people:
         items["markers"] += markers.add_markers(scene, person.name, person.state, timing.scene_frames(job.frames(len(person.state))), gap)
     if matched:
+        cube = settings.hide_start_cube(scene)
+        if cube:
+            job.report(f"{cube} is hidden: the clip's camera is inside it.")
         settings.match(scene, take.clip, take.frames, timing, camera)
         earlier = items.get("sound")
         items["sound"] = footage.put_sound(scene, earlier, job.id, take.path, take.clip, timing, job.report)

@@ -2,15 +2,14 @@
 """The footage: behind the camera as a movie clip, and its sound in the sequencer."""
 
 import os
-import re
 from pathlib import Path
 
 import bpy
 
+from body4d_engine.clip_files import image_files
+
 from . import tags
 from .timing import Timing
-
-IMAGES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".exr", ".tga"}
 
 
 def source_path(take_path: Path, clip: dict) -> Path | None:
@@ -36,8 +35,7 @@ def picture_path(take_path: Path, clip: dict) -> Path | None:
 
 def first_image(folder: Path) -> Path | None:
     """The image that Blender's sequences count from."""
-    images = [p for p in folder.iterdir() if p.suffix.lower() in IMAGES and not p.name.startswith(".")]
-    return min(images, key=lambda p: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", p.name)], default=None)
+    return next(iter(image_files(folder)), None)
 
 
 def show_behind(camera: bpy.types.Camera, take_ids: set[str], take_id: str, take_path: Path, clip: dict, timing: Timing, report) -> None:

@@ -11,7 +11,9 @@ import bpy
 import numpy as np
 
 CLIP = "body4d_clip"  # on the image: the clip's path
-FRAME = "body4d_frame"  # on one that is filled: the clip frame it shows; -1 where none yet
+FILLED = "body4d_filled"  # on one that is filled
+
+_frames: dict[int, int] = {}  # by session_uid: the clip frame that an image was filled with; never undone, as pixels are not
 
 
 def find_image(path: Path) -> bpy.types.Image | None:
@@ -28,14 +30,24 @@ def show_clip(path: Path, size: tuple[int, int], frame_for_frame: bool) -> bpy.t
         image = bpy.data.images.load(str(path))
     else:
         image = bpy.data.images.new(path.name, *size)
-        image[FRAME] = -1
+        image[FILLED] = True
     image[CLIP] = str(path)
     return image
 
 
 def is_filled(image) -> bool:
     """Whether the engine's pictures are to be put into it."""
-    return image is not None and FRAME in image
+    return image is not None and FILLED in image
+
+
+def shows(image, frame: int) -> bool:
+    """Whether it is filled with this clip frame."""
+    return _frames.get(image.session_uid) == frame
+
+
+def forget() -> None:
+    """Undo may have put other pixels into images: fill them again."""
+    _frames.clear()
 
 
 def fill(image: bpy.types.Image, frame: int, rgb: np.ndarray) -> None:
@@ -48,4 +60,4 @@ def fill(image: bpy.types.Image, frame: int, rgb: np.ndarray) -> None:
     pixels /= 255
     image.pixels.foreach_set(pixels.ravel())
     image.update()
-    image[FRAME] = frame
+    _frames[image.session_uid] = frame

@@ -8,6 +8,7 @@ import bpy
 from .timing import Timing, fps_parts
 
 WORLD = "Body4D world"
+STARTING = {"MESH": (0.0, 0.0, 0.0), "LIGHT": (4.08, 1.01, 5.9), "CAMERA": (7.36, -6.93, 4.96)}  # where File > New > General has what
 
 
 def scene_fps(scene) -> float:
@@ -15,9 +16,29 @@ def scene_fps(scene) -> float:
 
 
 def is_empty(scene) -> bool:
+    """Whether it holds nothing, or only what a new file begins with."""
     editor = scene.sequence_editor
     strips = () if editor is None else getattr(editor, "strips", None) or getattr(editor, "sequences", ())
-    return not scene.objects and not scene.timeline_markers and not len(strips)
+    return all(map(_is_of_new_file, scene.objects)) and not scene.timeline_markers and not len(strips)
+
+
+def _is_of_new_file(block) -> bool:
+    """Whether it is the cube, the light or the camera of File > New > General, as it came."""
+    place = tuple(round(x, 2) for x in block.location)
+    return (STARTING.get(block.type) == place and block.parent is None and block.animation_data is None and not block.constraints and not block.modifiers
+            and tuple(block.scale) == (1, 1, 1) and (block.type != "MESH" or (len(block.data.vertices) == 8 and block.data.shape_keys is None)))
+
+
+def hide_start_cube(scene) -> str:
+    """In a scene with nothing else: it lies around the origin, where the clip's camera goes, and would hide what that sees. Returns its name, or ''."""
+    cube = next((block for block in scene.objects if block.type == "MESH"), None)
+    if cube is None or not all(map(_is_of_new_file, scene.objects)):
+        return ""
+    cube.hide_render = True
+    for layer in scene.view_layers:
+        if cube.name in layer.objects:
+            cube.hide_set(True, view_layer=layer)
+    return cube.name
 
 
 def snapshot(scene) -> list:

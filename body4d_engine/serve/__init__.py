@@ -3,11 +3,14 @@
 
 Requests (JSON-RPC over `wire`; the two sides need not share a file system). Frames are clip frames from 0, positions px of the upright frame:
     hello {protocol}                  -> {protocol, engine, python, device, backends: {name: {lacks}}, cache_bytes}
-    offer {name, files: [{name, bytes}], sha256, path?} -> {have}: as `clip_files.identify` says it; whether the engine has that clip: a copy, or the
-                                         very same bytes at `path`, which are then used in place. files: here, or as an array of its JSON
-                                         (`wire.pack_json`): those of a long sequence of images are too many for a line
+    offer {name, files: [{name, bytes}], sha256, path?, stamp?} -> {have, received?}: as `clip_files.identify` says it; whether the engine has that clip:
+                                         a copy, or the very same bytes at `path`, which are then used in place, and not read where they have the very
+                                         stamp. files: here, or as an array of its JSON (`wire.pack_json`): those of a long sequence of images are too
+                                         many for a line. received: so many bytes of the whole came before; the rest may follow
     send  {sha256, file, offset} + array `bytes` -> {received}: bytes of the whole clip; files in order, each from its start
-    open  {sha256, image_fps?}        -> {clip: {name, width, height, fps: [n, d], frames, notices, blender_reasons}}; it is what the next three are about
+    open  {sha256, image_fps?}        -> {clip: {name, width, height, fps: [n, d], frames, notices, blender_reasons}}; it is what the next three are about.
+                                         Its file is let go of while nobody asks
+    close_clip {}                     -> {}: no clip is open any more
     picture {frame, max_side?}        -> {} + array `rgb` (H, W, 3) u1
     detect {frame, thorough?}         -> {people: [{box, score, click: [x, y] or null, mask}]} + arrays; a click there means this person.
                                          thorough: also those who are very small, which takes a second or so

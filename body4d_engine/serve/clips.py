@@ -9,7 +9,7 @@ from collections import Counter
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..clip_files import SUFFIXES, ClipHash, identify, image_files
+from ..clip_files import SUFFIXES, ClipHash, clip_files, identify, image_files, stamp_of
 from ..disk import FileLock, writing
 from ..errors import Body4DError
 
@@ -27,26 +27,28 @@ class Clips:
         self._users: Counter = Counter()  # sha256 -> how many here use its copy
         self._locks: dict[str, FileLock] = {}
 
-    def offer(self, name: str, files: list, sha256: str, path: str | None, check) -> bool:
-        """Whether the clip is here; if not, it may be sent. Raises Body4DError."""
+    def offer(self, name: str, files: list, sha256: str, path: str | None, stamp: str | None, check) -> tuple[bool, int]:
+        """Whether the clip is here; if not, it may be sent, from that many bytes of the whole on: the rest has come already. Raises Body4DError."""
         folder, name, entries = self._folder(sha256), _clean(name), _entries(files)
         if path is not None:
             self._origin[sha256] = path
-        if path is not None and self._is_in_place(sha256, Path(path), entries, check):
-            return True
+        if path is not None and self._is_in_place(sha256, Path(path), entries, stamp, check):
+            return True, 0
         self._in_place.pop(sha256, None)
         for old in folder.glob("*"):  # it is complete, or it would not be there
             if old.name != name:
                 with suppress(OSError):  # in use on Windows: it keeps its name
                     os.replace(old, folder / name)
-            return True
+            return True, 0
+        if self._incoming and (self._incoming.target, self._incoming.offered) == (folder, (name, entries)):
+            return False, self._incoming.received
         if self._incoming:
             self._incoming.discard()
         self._incoming = Incoming(self.folder / f"{uuid.uuid4().hex}.part", folder, name, entries)
         if self._incoming.complete:
             self._finish()
-            return True
-        return False
+            return True, 0
+        return False, 0
 
     def send(self, sha256: str, file: str, offset: int, data) -> int:
         """Take the next bytes of the offered clip; returns how many of the whole clip are here. Raises Body4DError."""
@@ -110,12 +112,13 @@ class Clips:
             raise Body4DError("The engine does not have this clip.", "Offer and send it first.", "clip_missing")
         return copies[0]
 
-    def _is_in_place(self, sha256: str, path: Path, entries: list[dict], check) -> bool:
-        """Whether the files of that path, seen from here, are the clip."""
+    def _is_in_place(self, sha256: str, path: Path, entries: list[dict], theirs: str | None, check) -> bool:
+        """Whether the files of that path, seen from here, are the clip. `theirs`: the stamp that they had when the client read them."""
         stamp = _stamp(path) if path.is_absolute() else None
         if stamp is None or [(_clean(name), size) for name, size, _ in stamp] != [(entry["name"], entry["bytes"]) for entry in entries]:
             return False
-        if self._in_place.get(sha256) != (path, stamp) and identify(path, lambda _: check())["sha256"] != sha256:
+        known = self._in_place.get(sha256) == (path, stamp) or theirs == stamp_of(clip_files(path))
+        if not known and identify(path, lambda _: check())["sha256"] != sha256:
             return False
         self._in_place[sha256] = path, stamp
         return True
@@ -126,13 +129,14 @@ class Incoming:
 
     def __init__(self, part: Path, target: Path, name: str, entries: list[dict]):
         self.part, self.target, self.entries = part, target, entries
+        self.offered = name, [dict(entry) for entry in entries]
         self.is_folder = len(entries) > 1 or Path(entries[0]["name"]).suffix.lower() in SUFFIXES
         if self.is_folder and not all(Path(entry["name"]).suffix.lower() in SUFFIXES for entry in entries):
             raise Body4DError("A clip is one video, or images.", "Offer the images of the folder only.", "bad_request")
         if not self.is_folder:
             entries[0]["name"] = name  # as messages will call it
         self._name, self._hash = name, ClipHash(self.is_folder)
-        self._file, self._written, self._received = -1, 0, 0
+        self._file, self._written, self.received = -1, 0, 0
         self._lock = FileLock(part.with_name(f"{part.name}.lock"))  # against `clear` of another engine
         with writing(part):
             self._folder.mkdir(parents=True)
@@ -166,9 +170,9 @@ class Incoming:
                 file.write(data)
         self._hash.update(data)
         self._written += len(data)
-        self._received += len(data)
+        self.received += len(data)
         self._advance()
-        return self._received
+        return self.received
 
     def finish(self) -> None:
         """Make it one of the clips. Raises Body4DError where it is not what was offered."""

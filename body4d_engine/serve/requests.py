@@ -21,9 +21,10 @@ from .rates import Rates
 NUMBER = (int, float)
 PARAMETERS = {  # by request: name -> kind; with a question mark: may be left out
     "hello": {"protocol": int},
-    "offer": {"name": str, "files?": list, "sha256": str, "path?": str},
+    "offer": {"name": str, "files?": list, "sha256": str, "path?": str, "stamp?": str},
     "send": {"sha256": str, "file": str, "offset": int},
     "open": {"sha256": str, "image_fps?": NUMBER},
+    "close_clip": {},
     "picture": {"frame": int, "max_side?": int},
     "detect": {"frame": int, "thorough?": bool},
     "mask": {"frame": int, "person": dict},
@@ -44,6 +45,7 @@ class Requests:
         self.clips = Clips(folder)
         self._clip = None  # the open clip; what must be let go of with it
         self._open = ExitStack()
+        self._chosen: tuple[str, Fraction | None] | None = None  # which that is, its sha256 and image rate; also while its file is let go of
         self._finder = None
 
     def prepare(self) -> None:
@@ -69,7 +71,8 @@ class Requests:
 
     def offer(self, params: dict, arrays: dict):
         files = wire.unpack_json(arrays["files"]) if "files" in arrays else params["files"]
-        return {"have": self.clips.offer(params["name"], files, params["sha256"], params["path"], self.server.check)}, {}
+        have, received = self.clips.offer(params["name"], files, params["sha256"], params["path"], params["stamp"], self.server.check)
+        return {"have": have, **({"received": received} if received else {})}, {}
 
     def send(self, params: dict, arrays: dict):
         if "bytes" not in arrays:
@@ -81,24 +84,42 @@ class Requests:
         from ..backends import get_backend
 
         get_backend("lite")  # says what is missing, where anything is
-        from ..clip import open_clip
-
-        self._close_clip()
-        with ExitStack() as stack:
-            path, _ = stack.enter_context(self.clips.using(params["sha256"]))
-            clip = stack.enter_context(open_clip(path, image_fps=_rate(params["image_fps"])))
-            self._open, self._clip = stack.pop_all(), clip
+        self.close_clip()
+        chosen = params["sha256"], _rate(params["image_fps"])
+        clip = self._hold(*chosen)
+        self._chosen = chosen
         return {"clip": {"name": clip.name, "width": clip.width, "height": clip.height, "fps": [clip.fps.numerator, clip.fps.denominator],
                          "frames": clip.frame_count, "notices": [notice.to_json() for notice in clip.notices],
                          "blender_reasons": list(clip.facts.blender_reasons)}}, {}
 
-    def _close_clip(self) -> None:
-        self._clip = None
-        self._open.close()
+    def close_clip(self, *_):
+        self.rest()
+        self._chosen = None
         if self._finder is not None:
             self._finder.forget()
+        return {}, {}
+
+    def rest(self) -> None:
+        """Nothing is asked for: let go of the clip's file, so that it may be moved and renamed. The next question about it takes it up again."""
+        self._clip = None
+        self._open.close()
+
+    @property
+    def holds_clip(self) -> bool:
+        return self._clip is not None
+
+    def _hold(self, sha256: str, image_fps: Fraction | None):
+        from ..clip import open_clip
+
+        with ExitStack() as stack:
+            path, _ = stack.enter_context(self.clips.using(sha256))
+            clip = stack.enter_context(open_clip(path, image_fps=image_fps))
+            self._open, self._clip = stack.pop_all(), clip
+        return clip
 
     def _opened(self, frame: int):
+        if self._clip is None and self._chosen is not None:
+            self._hold(*self._chosen)
         if self._clip is None:
             raise Body4DError("No clip is open.", "Choose a clip first.", "no_clip")
         if not 0 <= frame < self._clip.frame_count:

@@ -19,6 +19,7 @@ from ..errors import Body4DError
 from .requests import PARAMETERS, Requests
 
 GRACE_SECONDS = 2.0
+IDLE_SECONDS = 10.0  # without a request, after which the clip's file is let go of
 
 
 class Cancelled(Body4DError):
@@ -39,7 +40,7 @@ class Server:
         self._asked, self._cancelled = 0, 0.0  # number of the latest request, and of the latest that is cancelled
         self._current, self._breakable = 0, False  # number of the request that is being answered; whether it may be broken off anywhere
         self._signals = self._interrupting = False  # whether we may interrupt the thread that answers; whether we just do
-        self._writing, self._grace_seconds = threading.Lock(), GRACE_SECONDS
+        self._writing, self._grace_seconds, self._idle_seconds = threading.Lock(), GRACE_SECONDS, IDLE_SECONDS
         self._last_resort: threading.Timer | None = None
 
     def serve(self) -> None:
@@ -48,7 +49,7 @@ class Server:
         before = signal.signal(signal.SIGINT, self._interrupted) if self._signals else None
         threading.Thread(target=self._listen, daemon=True).start()
         try:
-            while (request := self._later.popleft() if self._later else self._incoming.get()) is not None:
+            while (request := self._next()) is not None:
                 self._answer(*request)
                 if self._incoming.empty():
                     self.requests.prepare()
@@ -58,6 +59,16 @@ class Server:
                 signal.signal(signal.SIGINT, before)
             if self._last_resort:
                 self._last_resort.cancel()
+
+    def _next(self) -> tuple | None:
+        """The next request, None at the end of the pipe."""
+        if self._later:
+            return self._later.popleft()
+        try:
+            return self._incoming.get(timeout=self._idle_seconds if self.requests.holds_clip else None)
+        except queue.Empty:
+            self.requests.rest()
+            return self._incoming.get()
 
     # -- what requests need -------------------------------------------------------------------------------------------
 

@@ -42,6 +42,17 @@ def addon(scene):
 
 
 @pytest.fixture
+def forgetful():
+    """What one test asked of the engine is no answer to another."""
+    from body4d_blender import opening
+    from body4d_blender.asking import asker
+
+    yield
+    asker.busy = asker.opening = opening.last = None
+    asker.retry()
+
+
+@pytest.fixture
 def video(tmp_path):
     """A clip for scripted engines."""
     path = tmp_path / "clip one.mp4"

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+from fractions import Fraction
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -24,12 +25,13 @@ from body4d_engine.people import Person  # noqa: E402
 from body4d_engine.pipeline import run  # noqa: E402
 from body4d_engine.serve.copies import is_whole, share  # noqa: E402
 from body4d_engine.take import Take, delete_take  # noqa: E402
+from body4d_engine.timing import snap_rate  # noqa: E402
 from tests.blender.make_take import motion, sphere  # noqa: E402
 from tests.engine.fakes import FakeBackend, FakeClip, FakeTrack  # noqa: E402
 
 FRAMES = 40
-HOWS = ("normal", "banner", "dies at start", "crashes", "killed", "hangs", "silent", "garbage", "garbage first", "shouts", "old", "mute", "old hello",
-        "not json", "huge line", "huge array", "outside", "lists", "closes")
+HOWS = ("normal", "banner", "dies at start", "crashes", "killed", "killed in between", "hangs", "silent", "garbage", "garbage first", "shouts", "old", "mute",
+        "old hello", "not json", "huge line", "huge array", "outside", "lists", "closes")
 
 
 class Clip(FakeClip):
@@ -37,14 +39,15 @@ class Clip(FakeClip):
 
     width, height, path = 64, 48, None
 
-    def __init__(self, offered, start=0, end=None, step=1):
+    def __init__(self, offered, start=0, end=None, step=1, fps=None):
         super().__init__(FRAMES)
+        self.fps = fps or self.fps
         self.name, self.fingerprint = offered["name"], offered["sha256"]
         self.frames = range(start, FRAMES if end is None else min(end, FRAMES), step)
 
     def describe(self):
         clip = {**super().describe(), "name": self.name, "start": self.frames.start, "end": self.frames.stop, "step": self.frames.step}
-        return {**clip, "fingerprint": self.fingerprint, "has_audio": False, "proxy": None}
+        return {**clip, "fps": [self.fps.numerator, self.fps.denominator], "fingerprint": self.fingerprint, "has_audio": False, "proxy": None}
 
 
 class Camera:
@@ -133,8 +136,9 @@ class Engine:
     def do_offer(self, number, params, arrays):
         have = bool(params.get("path")) and Path(params["path"]).exists() and "far" not in params["name"]
         files = wire.unpack_json(arrays["files"]) if "files" in arrays else params["files"]
-        self.clips[params["sha256"]] = {**params, "files": files, "got": [b""] * len(files)}
-        return {"have": have}
+        clip = self.clips.setdefault(params["sha256"], {**params, "files": files, "got": [b""] * len(files)})
+        clip["name"], received = params["name"], sum(map(len, clip["got"]))
+        return {"have": have, **({"received": received} if received else {})}
 
     def do_send(self, number, params, arrays):
         clip = self.clips[params["sha256"]]
@@ -147,7 +151,11 @@ class Engine:
         clip = self.clips[params["sha256"]]
         if "broken" in clip["name"]:
             raise Body4DError(f"{clip['name']} is not a video.", "Give another.", "not_a_video")
-        return {"clip": {"name": clip["name"], "width": 64, "height": 48, "fps": [30, 1], "frames": FRAMES, "notices": []}}
+        fps = snap_rate(Fraction(params.get("image_fps") or 30))
+        return {"clip": {"name": clip["name"], "width": 64, "height": 48, "fps": [fps.numerator, fps.denominator], "frames": FRAMES, "notices": []}}
+
+    def do_close_clip(self, number, params, arrays):
+        return {}
 
     def do_picture(self, number, params, arrays):
         return {}, {"rgb": np.full((480, 640, 3), params["frame"] % 256, np.uint8)}
@@ -171,7 +179,8 @@ class Engine:
             if not Take.exists(params["copy"]) or "far" in offered["name"]:
                 raise Body4DError("The engine does not have this take.", "Start over.", "take_unknown")
             share(Path(params["copy"]), folder)
-        for event in run(Clip(offered, *params["range"]), folder, BACKEND, people, params["settings"], params.get("fresh", False)):
+        clip = Clip(offered, *params["range"], fps=snap_rate(Fraction(params.get("image_fps") or 30)))
+        for event in run(clip, folder, BACKEND, people, params["settings"], params.get("fresh", False)):
             self.send({"method": "event", "params": {**event.to_json(), "rate": 25.0, "seconds_left": 3.0}})
             if "slow" in offered["name"] and isinstance(event, Progress):
                 time.sleep(0.01)
@@ -198,7 +207,10 @@ class Engine:
         elif self.how == "crashes":
             print("Fatal: it broke", file=sys.stderr, flush=True)
             os._exit(3)
-        elif self.how == "killed":
+        elif self.how.startswith("killed"):
+            if self.how == "killed in between":
+                self.out.write(b'{"method": "x", "arrays": [{"name": "a", "dtype": "<f4", "shape": [9], "bytes": 36}]}\n' + bytes(20))
+                self.out.flush()
             os.kill(os.getpid(), signal.SIGKILL)
         elif self.how == "hangs":
             time.sleep(1e6)

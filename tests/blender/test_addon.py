@@ -32,20 +32,6 @@ def run_blender(script, *arguments, **options) -> subprocess.CompletedProcess:
     return subprocess.run([*program, *arguments], capture_output=True, text=True, **options)
 
 
-@pytest.fixture
-def addon(scene):
-    body4d_blender.register()
-    yield
-    body4d_blender.unregister()
-
-
-@pytest.fixture
-def video(tmp_path):
-    path = tmp_path / "clip one.mp4"
-    path.write_bytes(b"not looked at")
-    return path
-
-
 def test_it_registers_and_unregisters_without_a_trace(scene):
     lists = ("load_pre", "load_post", "undo_post", "redo_post")
     handlers = [len(getattr(bpy.app.handlers, name)) for name in lists]

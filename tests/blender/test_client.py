@@ -204,6 +204,7 @@ def test_an_engine_that_is_not_there():
 @pytest.mark.parametrize("how, words, code", [
     ("crashes", "ended unexpectedly (exit code 3); it said: Fatal: it broke", "engine_stopped"),
     pytest.param("killed", "ended unexpectedly (signal SIGKILL, perhaps for lack of memory)", "engine_stopped", marks=posix),
+    pytest.param("killed in between", "ended unexpectedly (signal SIGKILL, perhaps for lack of memory)", "engine_stopped", marks=posix),
     ("closes", "ended unexpectedly", "engine_stopped"),
     ("garbage", "A message could not be understood", "bad_message"), ("not json", "A message could not be understood", "bad_message"),
     ("lists", "A message could not be understood", "bad_message"), ("huge line", "A message could not be understood", "bad_message"),

@@ -91,8 +91,8 @@ def test_corrections_of_picked_people_stay_when_generate_is_pressed_again(addon,
         click.x, click.y = 10 * number, 20
     bpy.ops.body4d.generate(engine=engine())
     bpy.ops.body4d.mark_wrong(person=2, kind="SIDES", frame_start=3, frame_end=9)
-    bpy.ops.body4d.refine_again(engine=engine(), heights=[{"name": "", "person": 2, "height": 1.7}], smoothing=2.0)
-    assert not Take.open(folder(video)).people[1]["corrections"] and state.people[1].height == pytest.approx(1.7)
+    bpy.ops.body4d.refine_again(engine=engine(), heights=[{"name": "", "person": 2, "use_height": True, "height": 1.7}], smoothing=2.0)
+    assert not Take.open(folder(video)).people[1]["corrections"] and state.people[1].height_m == pytest.approx(1.7)
     bpy.ops.body4d.solve_again(engine=engine())
     bpy.ops.body4d.generate(engine=engine())
     take = Take.open(folder(video))
@@ -112,7 +112,7 @@ def test_refining_again_changes_what_is_said_and_keeps_the_rest(made, engine, vi
     assert bpy.ops.body4d.refine_again(engine=engine(), focal="FOUND") == {"FINISHED"}
     assert not settings()["focal_px"] and not settings()["focal_mm"]
     with pytest.raises(RuntimeError, match="There is no person 9"):
-        bpy.ops.body4d.refine_again(engine=engine(), heights=[{"name": "", "person": 9, "height": 1.7}])
+        bpy.ops.body4d.refine_again(engine=engine(), heights=[{"name": "", "person": 9, "use_height": True, "height": 1.7}])
 
 
 def test_it_says_what_is_missing(addon, engine, tmp_path, made, video, monkeypatch):

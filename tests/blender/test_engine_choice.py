@@ -38,6 +38,30 @@ def programs(folder: Path) -> Path:
     return folder
 
 
+def test_an_engine_that_is_being_installed_is_not_started(addon, tmp_path, monkeypatch):
+    root, started = tmp_path / "here" / preferences.ENGINE, []
+    python = installing.python_of(root / "engine-1")
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(connection, "engine_setting", lambda: str(python))
+    monkeypatch.setattr(connection.Client, "start", lambda self: started.append(self.command))
+    connection.get()
+    lock = installing.environment.hold(root)  # as the installation has it, in this Blender or another
+    with pytest.raises(engine.EngineError, match="is being installed or removed just now. Wait until that is done"):
+        connection.get()
+    failed = []
+    connection.ask("cache", failed=failed.append)
+    connection.wait(lambda: failed)
+    assert failed[0].code == "engine_busy"
+    monkeypatch.setattr(connection, "engine_setting", lambda: sys.executable)  # another engine may
+    connection.get()
+    lock.release()
+    monkeypatch.setattr(connection, "engine_setting", lambda: str(python))
+    connection.get()
+    assert [command[0] for command in started] == [str(python), sys.executable, str(python)]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="file modes")
 def test_an_engine_is_a_python_a_folder_a_program_or_a_command(tmp_path, monkeypatch):
     folder = programs(tmp_path / "with space")

@@ -3,26 +3,25 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import bpy
 import pytest
 
 import body4d_blender
-from body4d_blender import connection, opening
+from body4d_blender import connection, generating, opening
 from body4d_blender.asking import asker
 from body4d_blender.client import _error_of
 from body4d_blender.receiving import TakeCopy
+from body4d_blender.scene import build_take
 from body4d_engine.clip_files import identify
 from body4d_engine.take import Take
 
-from .test_generate import start, until
+from .make_take import make_take
+from .test_generate import previews, start, until
 
 
-@pytest.fixture(autouse=True)
-def forgetful():
-    yield
-    asker.busy = asker.opening = opening.last = None
-    asker.retry()
+pytestmark = pytest.mark.usefixtures("forgetful")
 
 
 @pytest.fixture
@@ -99,6 +98,67 @@ def test_an_engine_that_sees_our_take_keeps_none_of_its_own(addon, engine, video
         assert not list(takes.glob("*.take")) and Take.open(video.with_suffix(".take")).stage("refine")
 
 
+def test_what_the_user_has_in_the_hand_is_not_disturbed(addon, engine, slow, monkeypatch):
+    hand = []
+    monkeypatch.setattr(generating, "in_hand", lambda: bool(hand))
+    generation = start(engine, slow)
+    until(previews)
+    hand.append("an object that is being moved")
+    count, places = len(previews()), {body.name: tuple(body.location) for body in previews()}
+    until(lambda: generation.state == "building" and generation.waits)
+    assert generation.title == "The result is ready: it comes when you have finished what you are doing" and len(previews()) == count
+    assert {body.name: tuple(body.location) for body in previews()} == places
+    hand.clear()
+    until(lambda: generation.state == "done")
+    assert generation.error is None and not previews() and len(bpy.data.objects) == 3
+
+
+def test_a_cancel_with_something_in_the_hand_takes_the_previews_out_later(addon, engine, slow, monkeypatch):
+    hand = []
+    monkeypatch.setattr(generating, "in_hand", lambda: bool(hand))
+    generation = start(engine, slow)
+    until(previews)
+    hand.append(1)
+    generation.cancel()
+    until(lambda: generation.state == "done")
+    assert previews() and generating.current is None
+    hand.clear()
+    until(lambda: not previews())
+
+
+def test_what_is_in_the_hand(addon, monkeypatch):
+    def window(*options):
+        return SimpleNamespace(modal_operators=[SimpleNamespace(bl_options=set(option)) for option in options])
+
+    def seen(*windows):
+        monkeypatch.setattr(generating.bpy, "context", SimpleNamespace(window_manager=SimpleNamespace(windows=windows)))
+        return generating.in_hand()
+
+    assert not generating.in_hand() and not seen() and not seen(window(), window({"REGISTER"}))  # as Pick People
+    assert seen(window(), window({"REGISTER"}, {"REGISTER", "UNDO", "BLOCKING"})) and seen(window({"BLOCKING"}))
+    monkeypatch.undo()
+    assert {"modal_operators"} <= set(bpy.types.Window.bl_rna.properties.keys())
+
+
+def test_deleting_a_take_deletes_what_the_engine_has_of_it(addon, engine, slow):
+    generation = start(engine, slow)
+    until(previews)
+    generation.cancel()
+    until(lambda: generation.state == "done")
+    build_take(slow.with_suffix(".take"))
+    takes = slow.parent / "engine"
+    assert list(takes.glob("*.take"))
+    connection.stop()  # it is started for that: the take is not complete
+    assert bpy.ops.body4d.delete_take(files=True) == {"FINISHED"}
+    assert not list(takes.glob("*.take")) and not slow.with_suffix(".take").exists()
+
+
+def test_no_engine_is_started_to_delete_a_take_that_is_complete(addon, tmp_path, monkeypatch):
+    monkeypatch.setattr(connection, "ask", lambda *_: pytest.fail("it was asked"))
+    build_take(make_take(tmp_path / "a.take"))
+    assert bpy.ops.body4d.delete_take(files=True) == {"FINISHED"} and not (tmp_path / "a.take").exists()
+
+
 def test_a_folder_for_a_take_that_never_came_is_not_left(tmp_path):
     TakeCopy(tmp_path / "new.take").close()
     assert not (tmp_path / "new.take").exists()
@@ -134,7 +194,7 @@ def test_a_sequence_of_very_many_images_is_offered(addon, engine, tmp_path, monk
     folder.mkdir()
     files = [{"name": f"a_rather_long_name_{n:06d}.png", "bytes": 1_234_567} for n in range(30_000)]
     monkeypatch.setattr(opening, "clip_files", lambda path: [])
-    monkeypatch.setattr(opening, "identify", lambda path, watch: {"name": "frames", "files": files, "sha256": "0" * 64, "path": str(folder)})
+    monkeypatch.setattr(opening, "identify", lambda path, watch: {"name": "frames", "files": files, "sha256": "0" * 64, "path": str(folder), "stamp": "1"})
     connection.use(engine())
     assert bpy.ops.body4d.choose_clip(filepath=str(folder)) == {"FINISHED"}
 

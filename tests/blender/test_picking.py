@@ -172,7 +172,7 @@ def blob(x: int, y: int) -> np.ndarray:
 
 @pytest.fixture
 def engine(clip, monkeypatch):
-    monkeypatch.setattr(opening, "last", opening.Clip("0" * 64, "/clips/a.mp4", 640, 480, Fraction(30), 100, [], []))
+    monkeypatch.setattr(opening, "last", opening.Clip("0" * 64, "/clips/a.mp4", 640, 480, Fraction(30), 100, [], [], None))
     monkeypatch.setattr(opening, "_engine", connection.hello())
     return FakeEngine(monkeypatch)
 
@@ -269,7 +269,7 @@ def test_what_goes_wrong_is_kept_for_the_user_until_the_next_click(clip, engine)
 
 def test_an_engine_that_was_started_anew_opens_the_clip_again(clip, engine, monkeypatch):
     opened = []
-    monkeypatch.setattr(opening, "Opening", lambda path, done, failed: opened.append((path, done)) or SimpleNamespace(fraction=0.0, words=""))
+    monkeypatch.setattr(opening, "Opening", lambda path, done, failed, image_fps: opened.append((path, done)) or SimpleNamespace(fraction=0.0, words=""))
     operators.add_click(frame=0, x=10, y=20)
     asker.look(bpy.context.scene)
     engine.answer(error=EngineError("Stopped.", code="cancelled"))
@@ -292,13 +292,25 @@ def test_old_answers_make_room(monkeypatch):
 def test_what_blender_cannot_show_is_filled_with_the_engines_picture(addon, tmp_path):
     image = picture.show_clip(tmp_path / "turned.mov", (64, 48), frame_for_frame=False)
     assert picture.show_clip(tmp_path / "turned.mov", (64, 48), frame_for_frame=False) == image == picture.find_image(tmp_path / "turned.mov")
-    assert picture.is_filled(image) and image[picture.FRAME] == -1
+    assert picture.is_filled(image) and not picture.shows(image, 0)
     rgb = np.zeros((30, 40, 3), np.uint8)
     rgb[0, 0], rgb[-1, -1] = (255, 0, 0), (0, 255, 0)
     picture.fill(image, 7, rgb)
     pixels = np.array(image.pixels[:]).reshape(30, 40, 4)
-    assert tuple(image.size) == (40, 30) and image[picture.FRAME] == 7
+    assert tuple(image.size) == (40, 30) and picture.shows(image, 7) and not picture.shows(image, 6)
     assert pixels[-1, 0].tolist() == [1, 0, 0, 1] and pixels[0, -1].tolist() == [0, 1, 0, 1]  # Blender's first row is the lowest
+
+
+def test_after_an_undo_the_picture_is_filled_again(addon, tmp_path):
+    """Undo brings an image's properties back, but not always its pixels."""
+    image, rgb = picture.show_clip(tmp_path / "turned.mov", (64, 48), frame_for_frame=False), np.zeros((48, 64, 3), np.uint8)
+    picture.fill(image, 3, rgb)
+    bpy.ops.ed.undo_push(message="one")
+    picture.fill(image, 9, rgb)
+    bpy.ops.ed.undo_push(message="two")
+    bpy.ops.ed.undo()
+    image = picture.find_image(tmp_path / "turned.mov")
+    assert picture.is_filled(image) and not picture.shows(image, 3) and not picture.shows(image, 9)
 
 
 # -- the demo clip --------------------------------------------------------------------------------------------------------

@@ -21,4 +21,4 @@ def test_who_is_in_sight(place, seen):
 def test_without_a_window_nothing_is_turned(scene):
     viewer = Viewer(scene)
     viewer.show([])
-    viewer.look_through_camera(scene)
+    viewer.look_through_camera(scene, first=True)

@@ -120,7 +120,9 @@ def test_a_clip_that_the_engine_sees_is_used_in_place(client, tmp_path, opened):
     file = tmp_path / "clip.mp4"
     file.write_bytes(VIDEO)
     clip = identify(file)
+    stamp = clip.pop("stamp")
     assert clip == {"name": "clip.mp4", "files": [{"name": "clip.mp4", "bytes": len(VIDEO)}], "sha256": SHA, "path": str(file)}
+    clip["stamp"] = stamp
     assert client.result("offer", clip) == {"have": True}
     client.result("run", RUN)
     assert opened == [file] and not list((tmp_path / "remote" / "clips").glob("*"))
@@ -129,6 +131,50 @@ def test_a_clip_that_the_engine_sees_is_used_in_place(client, tmp_path, opened):
     assert client.result("offer", clip) == {"have": False}  # other bytes of the same size
     for path in ("clip.mp4", str(tmp_path), str(tmp_path / "gone.mp4"), "/dev/zero", "\0"):
         assert client.result("offer", {**clip, "path": path}) == {"have": False}
+
+
+def test_a_clip_that_the_client_has_just_read_is_not_read_again(client, tmp_path, monkeypatch):
+    monkeypatch.setattr("body4d_engine.serve.clips.identify", lambda *_: pytest.fail("it was read") if quiet else identify(*_))
+    file, quiet = tmp_path / "clip.mp4", True
+    file.write_bytes(VIDEO)
+    assert client.result("offer", identify(file)) == {"have": True}
+    time.sleep(0.02)  # a file's time of change may be that coarse
+    quiet, before = False, identify(file)
+    file.write_bytes(VIDEO[:-1] + b"!")
+    assert client.result("offer", before) == {"have": False} and client.result("offer", identify(file)) == {"have": True}
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("a.png", "b.png"):
+        (folder / name).write_bytes(VIDEO)
+    quiet = True
+    assert client.result("offer", identify(folder)) == {"have": True}
+
+
+def test_what_was_sent_of_a_clip_need_not_be_sent_again(client):
+    assert client.result("offer", OFFER) == {"have": False}
+    client.result("send", {"sha256": SHA, "file": "x", "offset": 0}, data(VIDEO[:7000]))
+    assert client.result("offer", OFFER) == {"have": False, "received": 7000}
+    assert client.code("send", {"sha256": SHA, "file": "x", "offset": 0}, data(VIDEO[:7000])) == "bad_request"
+    client.result("send", {"sha256": SHA, "file": "x", "offset": 7000}, data(VIDEO[7000:]))
+    assert client.result("offer", OFFER) == {"have": True}
+    client.result("run", RUN)
+
+
+def test_the_clip_is_let_go_of_when_that_is_asked_or_nothing_is(client, monkeypatch):
+    closed = []
+    monkeypatch.setattr(Shown, "close", lambda self: closed.append(self))
+    give_clip(client)
+    client.result("open", {"sha256": SHA})
+    client.result("close_clip")
+    assert len(closed) == 1 and client.code("picture", {"frame": 7}) == "no_clip"
+    client.server._idle_seconds = 0.05
+    client.result("open", {"sha256": SHA})
+    for wanted in (2, 3):  # it is taken up again by the next question, and rests again
+        end = time.monotonic() + 5
+        while len(closed) < wanted:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        assert client.ask("picture", {"frame": 7})[1]["rgb"].shape == (48, 64, 3)
 
 
 def test_the_take_names_the_place_where_the_client_has_the_clip(tmp_path):

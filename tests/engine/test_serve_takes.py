@@ -27,7 +27,7 @@ def take_at(path):
 
 
 def test_a_clip_that_another_engine_receives_is_not_cleared_away(requests, tmp_path):
-    clip = {"name": "a.mp4", "files": [{"name": "a.mp4", "bytes": 4}], "sha256": hashlib.sha256(b"abcd").hexdigest(), "path": None}
+    clip = {"name": "a.mp4", "files": [{"name": "a.mp4", "bytes": 4}], "sha256": hashlib.sha256(b"abcd").hexdigest(), "path": None, "stamp": None}
     assert not requests.offer(clip, {})[0]["have"]
     requests.send({"sha256": clip["sha256"], "file": "a.mp4", "offset": 0}, {"bytes": np.frombuffer(b"ab", np.uint8)})
     Requests(tmp_path / "cache", SimpleNamespace(check=None)).clear({}, {})

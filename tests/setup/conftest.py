@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
+import hashlib
+import os
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -34,3 +37,26 @@ def old_pythons() -> list[str]:
                 found.append(other.executable)
                 break
     return found
+
+
+@pytest.fixture
+def registry(tmp_path, monkeypatch) -> Path:
+    """A folder that pip finds wheels in, and nothing else."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "registry"))
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    return tmp_path / "registry"
+
+
+def make_wheel(folder: Path, name: str, files: dict[str, str], version="1.0") -> Path:
+    folder.mkdir(exist_ok=True)
+    path, info = folder / f"{name}-{version}-py3-none-any.whl", f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(path, "w") as wheel:
+        for file, text in {**files, f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+                           f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n", f"{info}/RECORD": ""}.items():
+            wheel.writestr(file, text)
+    return path
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import time
-import zipfile
 from collections import namedtuple
 from pathlib import Path
 
@@ -16,32 +15,9 @@ import pythons
 import setup_env
 from pythons import SetupError
 
-from .conftest import ROOT, SCRIPTS
+from .conftest import ROOT, SCRIPTS, make_wheel, sha256
 
 FORBIDDEN = {"torch", "warp-lang", "jax", "jaxlib", "tensorflow", "opencv-python", "imageio-ffmpeg", "pillow", "mediapipe", "scenedetect"}
-
-
-def make_wheel(folder: Path, name: str, files: dict[str, str], version="1.0") -> Path:
-    folder.mkdir(exist_ok=True)
-    path, info = folder / f"{name}-{version}-py3-none-any.whl", f"{name}-{version}.dist-info"
-    with zipfile.ZipFile(path, "w") as wheel:
-        for file, text in {**files, f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
-                           f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n", f"{info}/RECORD": ""}.items():
-            wheel.writestr(file, text)
-    return path
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-@pytest.fixture
-def registry(tmp_path, monkeypatch) -> Path:
-    """A folder that pip finds wheels in, and nothing else."""
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "registry"))
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    return tmp_path / "registry"
 
 
 @pytest.fixture
