@@ -3,7 +3,8 @@
 
     python scripts/test_window.py [--short] [--tree DIR] [--shots DIR] [-k NAME ...]
 
-Makes a Debian system with Blender 4.3 and a virtual screen in DIR on first use (2 minutes, 1.9 GB): that needs Linux, root and Debian's archive.
+Makes a Debian system with Blender 4.3 and a virtual screen in DIR (else BODY4D_WINDOW, else the cache folder) on first use, in 2 minutes and 1.9 GB: that
+needs Linux, root and Debian's archive.
 Where that cannot be, it says so and ends with exit code 0. The engine's and the tests' environments are those of scripts/test.py.
 What it does not know goes to pytest.
 """
@@ -31,7 +32,7 @@ def system(tree: Optional[Path] = None) -> Path:
     if sys.platform != "linux" or os.geteuid() != 0:
         raise SetupError("A window needs Linux and root.", "")
     setup_env.make_home()
-    tree = (tree or setup_env.home() / "window").absolute()
+    tree = (tree or Path(os.environ.get("BODY4D_WINDOW") or setup_env.home() / "window")).absolute()
     if subprocess.call([str(TOOLS / "setup"), str(tree)], stdout=sys.stderr) != 0:
         raise SetupError("The window's system could not be made in %s." % tree, "It needs mmdebstrap or apt, and Debian's archive.")
     return tree

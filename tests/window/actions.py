@@ -5,10 +5,9 @@ import ast
 import os
 import shutil
 import sys
-import time
 from pathlib import Path
 
-from .window import ROOT, Window
+from .window import REDRAW, ROOT, Window
 
 MAN, WOMAN = (648, 226), (1050, 650)  # of the demo clip, on clip frame 99, px
 EXTENSION = "bl_ext.user_default.body4d"
@@ -32,10 +31,11 @@ region = next(r for r in area.regions if r.type == "WINDOW")
 """
 EDITOR_SHOWS = "any(a.type == 'IMAGE_EDITOR' and a.spaces.active.image for a in bpy.context.window_manager.windows[0].screen.areas)"
 DROP = """
-window = bpy.context.window_manager.windows[0]
+window, dropped = bpy.context.window_manager.windows[0], []
 def drop():
     with bpy.context.temp_override(window=window, area=next(a for a in window.screen.areas if a.type == "VIEW_3D")):
         bpy.ops.extensions.package_install_files("INVOKE_DEFAULT", url={path!r})
+    dropped.append(True)
 bpy.app.timers.register(drop, first_interval=0.1)
 """
 CLOSE = """
@@ -43,18 +43,19 @@ window = bpy.context.window_manager.windows[-1]
 with bpy.context.temp_override(window=window):
     bpy.ops.wm.window_close()
 """
+FILES = "bpy.context.window_manager.windows[-1].screen.areas[0].spaces.active.params"
 PREFERENCES = 100, 150, 687, 541  # left, top, width, height
 REGISTRY = ("PIP_INDEX_URL", "PIP_TIMEOUT", "PIP_DEFAULT_TIMEOUT", "PIP_PROXY", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy")
 
 
 def registry(window: Window) -> dict[str, str]:
-    """Variables with which pip inside the window's system reaches the registry that it reaches outside. What it fetched is kept there."""
+    """Variables with which pip and Python inside the window's system reach the registry that pip reaches outside. What it fetched is kept there."""
     variables = {name: os.environ[name] for name in REGISTRY if name in os.environ}
     certificates = next((os.environ[name] for name in ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE") if name in os.environ),
                         "/etc/ssl/certs/ca-certificates.crt")
     if Path(certificates).is_file():
         shutil.copy(certificates, window.root / "tmp" / "certificates.crt")
-        variables["PIP_CERT"] = "/tmp/certificates.crt"
+        variables["PIP_CERT"] = variables["SSL_CERT_FILE"] = "/tmp/certificates.crt"
     return {**variables, "PIP_CACHE_DIR": "/var/cache/body4d-pip"}
 
 
@@ -76,6 +77,7 @@ def drop(window: Window, path: str) -> None:
     """As when a file is dropped into the window: Blender's own dialog opens, with the pointer on it."""
     window.move(800, 450)
     window.ask(DROP.format(path=path))
+    window.until("dropped")
 
 
 def confirm(window: Window) -> None:
@@ -96,7 +98,6 @@ def open_tab(window: Window) -> None:
     window.ask(SIDEBAR)
     window.until(SIDEBAR_IS_OPEN)
     window.wait_for(lambda: window.ask(TAB) == "Body4D", "the tab")  # it is there once the sidebar was drawn
-    time.sleep(0.5)
 
 
 def open_preferences(window: Window, package: str = EXTENSION) -> None:
@@ -107,13 +108,13 @@ def open_preferences(window: Window, package: str = EXTENSION) -> None:
     window.click(*place)
     window.until("len(bpy.context.window_manager.windows) == 2")
     window._do("search", "--name", "Preferences", "windowmove", *PREFERENCES[:2])  # it opens at the pointer
-    time.sleep(1.5)
+    window.until(f"bpy.context.window_manager.windows[1].x == {PREFERENCES[0]}")
 
 
 def choose(window: Window, clip: str, frames: int = 230) -> None:
     """Choose the clip as its file browser does when it is confirmed."""
     window.ask(f"bpy.ops.body4d.choose_clip(filepath={clip!r})")
-    window.until(f"bpy.context.scene.body4d.clip_frames == {frames}", 90)
+    window.until(f"bpy.context.scene.body4d.clip == {clip!r} and bpy.context.scene.body4d.clip_frames == {frames}", 90)
 
 
 def spot(window: Window, x: float, y: float) -> tuple[int, int]:
@@ -147,3 +148,21 @@ def pick_two(window: Window) -> None:
         window.key("Return")
         window.until("bpy.context.scene.body4d.active_person == -1")
     window.wait_for(lambda: shown(window) == 2, "both masks")
+
+
+def import_by_menu(window: Window, picture: Path) -> None:
+    """File > Import > Body4D Take, and in Blender's file browser the take.json in the first folder that it shows."""
+    def browser_is_open() -> bool:
+        if window.ask("print(len(bpy.context.window_manager.windows))") == "1":
+            window.key("Escape")  # a menu of a try before: it closes where the mouse is ahead of the drawing
+            for place in ((46, 14), (80, 311), (331, 478)):
+                window.click(*place)
+                window.ask(REDRAW)
+        return window.ask("print(len(bpy.context.window_manager.windows))") == "2"
+
+    window.wait_for(browser_is_open, "the file browser")
+    window.wait_for(lambda: window.double_click(543, 216) or window.ask(f"print({FILES}.directory)").endswith(".take/'"), "the folder")
+    window.wait_for(lambda: window.click(543, 236) or window.ask(f"print({FILES}.filename)") == "take.json", "the file")
+    window.shot(picture)
+    window.click(1279, 741)  # Import
+    window.until("len(bpy.context.window_manager.windows) == 1")

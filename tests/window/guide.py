@@ -126,15 +126,15 @@ def generate(window: Window, camera: Camera) -> None:
 
 
 def take(window: Window, camera: Camera) -> None:
-    """The take's panel: the others closed, so that it is seen whole."""
+    """The take's panel: two of the others closed, so that it is seen whole."""
     window.ask("""
 view_layer = bpy.context.view_layer
 view_layer.objects.active = next(o for o in bpy.context.scene.objects if o.get("body4d_role") == "person")
-for kind in ("clip", "people", "generate"):
-    panel = getattr(bpy.types, f"BODY4D_PT_{kind}")
-    bpy.utils.unregister_class(panel)
 """)
-    camera.take("take", (*SIDEBAR[:3], 470), 2.0)
+    for panel in ("BODY4D_PT_people", "BODY4D_PT_generate"):
+        window.click(*window.header(panel))
+    window.move(800, 880)
+    camera.take("take", (SIDEBAR[0], window.header("BODY4D_PT_take")[1] - 6, SIDEBAR[2], 442), 2.0)
 
 
 if __name__ == "__main__":

@@ -5,15 +5,18 @@ import ast
 import os
 import statistics
 
+import numpy as np
 import pytest
 
 from .actions import EDITOR, EDITOR_SHOWS, MAN, SIDEBAR, WOMAN, choose, know, open_tab, people, shown, spot
+from .window import REDRAW
 
 FRAME = 99
 SEEN = ((9, 651, 187), (31, 638, 240), (42, 645, 247), (42, 1537, 696), (53, 637, 144), (53, 1472, 736), (64, 631, 271), (64, 1376, 728), (75, 1271, 663),
         (75, 633, 194), (86, 641, 187), (86, 1171, 701), (97, 1077, 701), (97, 645, 174), (108, 963, 630), (108, 671, 306), (119, 836, 674), (119, 715, 263),
         (130, 735, 682), (141, 614, 688))  # frame, x, y of 20 places on people
 
+FILLED = "any(__import__('body4d_blender').scene.picture.shows(i, {}) for i in bpy.data.images)"
 START = """
 window = bpy.context.window_manager.windows[0]
 area = next(a for a in window.screen.areas if a.type == "VIEW_3D")
@@ -55,6 +58,14 @@ def editor(window, clip):
     window.ask(START)
     window.until(EDITOR_SHOWS, 60)
     return window
+
+
+def picture(window) -> np.ndarray:
+    """What the screen shows of the clip."""
+    window.ask(REDRAW)
+    left, top = spot(window, 300, 20)
+    right, bottom = spot(window, 1500, 970)
+    return window._pixels()[top:bottom, left:right]
 
 
 @pytest.fixture
@@ -110,6 +121,19 @@ def test_exclude_backspace_undo_and_redo(picking, shots):
     assert window.ask("print(drawing.picking)") == "True"
     window.click(*spot(window, *WOMAN))  # the tool goes on
     window.until("len(bpy.context.scene.body4d.people[0].clicks) == 2")
+
+
+def test_undo_and_redo_to_another_frame_show_it(picking):
+    window = picking
+    pictures = {}
+    for frame in (40, 100):
+        window.ask(f"bpy.context.scene.frame_current = {frame}\nbpy.ops.ed.undo_push(message='Frame')")
+        pictures[frame] = picture(window)
+    window.move(*spot(window, 300, 300))
+    for key, frame in (("ctrl+z", 40), ("ctrl+shift+z", 100), ("ctrl+z", 40), ("ctrl+shift+z", 100)):
+        window.key(key)
+        window.until(f"bpy.context.scene.frame_current == {frame}")
+        window.wait_for(lambda frame=frame: np.abs(picture(window) - pictures[frame]).mean() < 0.5, f"the picture of frame {frame}")
 
 
 def test_zoom_pan_and_frames_stay_blenders_own(picking, shots):
@@ -217,9 +241,9 @@ def test_a_turned_clip_is_shown_and_clicked_upright(picking, shots):
     window.ask(f"bpy.ops.body4d.choose_clip(filepath='{window.inside}/turned.mp4')")
     window.until("bpy.context.scene.body4d.clip_width == 994")
     window.ask(START)
-    window.until("any(i.get('body4d_frame') == 99 for i in bpy.data.images)")
+    window.until(FILLED.format(99))
     window.ask("bpy.context.scene.frame_current = 98")
-    window.until("any(i.get('body4d_frame') == 97 for i in bpy.data.images)")
+    window.until(FILLED.format(97))
     x, y = MAN[1], 1768 - MAN[0]  # turned to the left
     window.click(*spot(window, x, y))
     window.until("len(bpy.context.scene.body4d.people) == 1")

@@ -16,6 +16,11 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 SIZE = 1600, 900
+REDRAW = """
+for window in bpy.context.window_manager.windows:
+    with bpy.context.temp_override(window=window):
+        bpy.ops.wm.redraw_timer(type="DRAW_WIN_SWAP", iterations=2)
+"""
 
 
 class Engines:
@@ -52,8 +57,10 @@ class Window:
     `ask` runs Python in it, `move`, `click`, `scroll` and `key` are the real ones, in px of the screen from the top left.
     """
 
-    def __init__(self, root: Path, name: str = "test", display: int = 78):
-        self.root, self.display = Path(root), f":{display}"
+    def __init__(self, root: Path, name: str = "test"):
+        self.root = Path(root)
+        free = (number for number in range(78, 178) if not (self.root / "tmp" / f".X{number}-lock").exists())
+        self.display = f":{next(free)}"
         self.inside = f"/screen/{name}"
         self.folder = self.root / "screen" / name
         self._processes: list[subprocess.Popen] = []
@@ -108,7 +115,8 @@ class Window:
         self.wait_for(lambda: self.ask(f"print(bool({expression}))") == "True", expression, seconds)
 
     def shot(self, path: Path) -> None:
-        """What the screen shows."""
+        """What the screen shows, all of it drawn anew."""
+        self.ask(REDRAW)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         done = self._run("import", "-window", "root", f"{self.inside}/shot.png")
         assert done.returncode == 0, done.stderr
@@ -117,24 +125,31 @@ class Window:
     def button(self, operator: str) -> tuple[int, int]:
         """Where on the screen the topmost button of an operator that has a poll is, such as body4d.generate."""
         group, name = operator.split(".")
-        find = f"cls = bpy.types.{group.upper()}_OT_{name}\n"
-        return self.what_greys(find + "own = cls.__dict__.get('poll')\ncls.poll = classmethod(lambda cls, context: False)\n",
-                               find + "if own is None:\n    del cls.poll\nelse:\n    cls.poll = own\n")
+        return self.what_greys(*_without(f"{group.upper()}_OT_{name}"))
+
+    def header(self, panel: str) -> tuple[int, int]:
+        """Where on the screen the title of a panel that has a poll is, such as BODY4D_PT_floor."""
+        rows, columns = self._changes(*_without(panel))
+        return int(columns[0]) + 4, int(rows[0]) + 4  # what is below moves up
 
     def what_greys(self, without: str, again: str) -> tuple[int, int]:
         """The middle of the topmost place on the screen that changes with the Python `without` and is back after `again`."""
+        rows, columns = self._changes(without, again)
+        return int(np.median(columns)), int((rows[0] + rows[-1]) // 2)
+
+    def _changes(self, without: str, again: str) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of that place, and where between them something changes."""
         pictures = [self._pixels()]
         for code in (without, again):
-            self.ask(code + "for w in bpy.context.window_manager.windows:\n    for a in w.screen.areas:\n        a.tag_redraw()\n")
-            time.sleep(1.0)
+            self.ask(code + REDRAW)
+            time.sleep(0.3)  # the screen's part
             pictures.append(self._pixels())
         before, grey, after = pictures
         differs = ((np.abs(before - grey) > 8) & (np.abs(after - grey) > 8) & (np.abs(before - after) < 4)).any(2)
         rows = np.flatnonzero(differs.sum(1) > 2)
-        assert len(rows), "there is no such button on the screen"
+        assert len(rows), "there is no such thing on the screen"
         end = next((i for i in range(1, len(rows)) if rows[i] > rows[i - 1] + 12), len(rows))
-        columns = np.flatnonzero(differs[rows[0] : rows[end - 1] + 1].any(0))
-        return int(np.median(columns)), int((rows[0] + rows[end - 1]) // 2)
+        return rows[:end], np.flatnonzero(differs[rows[0] : rows[end - 1] + 1].any(0))
 
     def press(self, operator: str) -> None:
         """Click the operator's button, wherever it is."""
@@ -166,6 +181,10 @@ class Window:
         """Move there and click, with a key held down, long enough that a busy Blender still sees it down."""
         self.move(x, y)
         self._do(*(["keydown", hold, "sleep", 0.2] if hold else []), "click", button, *(["sleep", 0.5, "keyup", hold] if hold else []))
+
+    def double_click(self, x: float, y: float) -> None:
+        self.move(x, y)
+        self._do("click", "--repeat", 2, "--delay", 80, 1)
 
     def scroll(self, x: float, y: float, steps: int) -> None:
         """Turn the wheel, up where positive."""
@@ -204,6 +223,13 @@ class Window:
             assert not ended, f"Blender or its screen has ended: {(self.folder / 'blender.log').read_text()[-2000:]}"
             assert time.monotonic() < until, f"{what} did not come within {seconds:g} s"
             time.sleep(0.05)
+
+
+def _without(kind: str) -> tuple[str, str]:
+    """Python that turns the poll of a type off, and back on."""
+    find = f"cls = bpy.types.{kind}\n"
+    return (find + "own = cls.__dict__.get('poll')\ncls.poll = classmethod(lambda cls, context: False)\n",
+            find + "if own is None:\n    del cls.poll\nelse:\n    cls.poll = own\n")
 
 
 def reason_to_skip(root: Path | None) -> str:
