@@ -52,9 +52,9 @@ def _draw_estimate(layout, state, frames: int) -> None:
     picked = len(people_json(state))
     cost = takes.estimate(frames, picked, cache)
     grid = layout.grid_flow(columns=2, even_columns=True, row_major=True)
-    who = f"{picked} {'person' if picked == 1 else 'people'}" if picked else f"if {takes.USUAL_PEOPLE} people"
+    who = f"{picked} {'person' if picked == 1 else 'people'}" if picked else f"assuming {takes.USUAL_PEOPLE} people"
     for label, value in (("Frames", f"{frames:,}, {who}"), ("Time", f"about {takes.time_text(cost.seconds)}"), ("Disk", takes.size_text(cost.disk)),
-                         ("Disk meanwhile", f"up to {takes.size_text(2 * cost.disk)}"),  # the engine's and ours, or the result before and the new one
+                         ("Disk while running", f"up to {takes.size_text(2 * cost.disk)}"),  # the engine's and ours, or the result before and the new one
                          (".blend", f"+{takes.size_text(cost.blend)}" if cost.blend else "stays small"),
                          ("Memory", takes.size_text(cost.memory) if cost.memory else "little")):
         grid.label(text=label)
@@ -66,7 +66,7 @@ def _draw_estimate(layout, state, frames: int) -> None:
 def _draw_progress(layout, generation) -> None:
     layout.label(text=generation.title, icon="TIME")
     left = generation.seconds_left
-    text = f"{generation.done} of {generation.total}" if generation.state == "running" and generation.total else ""
+    text = f"frame {generation.done:,} of {generation.total:,}" if generation.state == "running" and generation.total else ""
     if left is not None and generation.state == "running":
         text += f", {takes.time_text(left)} left"
     layout.progress(factor=generation.fraction, type="BAR", text=text)

@@ -246,7 +246,9 @@ def _scene(job: _Import, people: list[PersonTrack], camera: bpy.types.Object, ma
 def _describe(job: _Import, lens: CameraTrack, items: dict) -> None:
     if lens.method == "assumed":
         how = f", {lens.note}" if lens.note else ""
-        job.report(f"The focal length is assumed, not measured ({_focal_px(lens)}{how}): how far away the people are depends on it.")
+        lens_mm = float(lens.focal_px[0]) * cameras.SENSOR_MM / job.take.clip["width"]
+        job.report(f"The focal length is assumed, not measured ({lens_mm:.1f} mm, that is {_focal_px(lens)}{how}): how far away the people are "
+                   "depends on it.")
     job.collection[tags.TAKE] = tags.blend_path(job.take.path)
     job.collection[tags.FOCAL] = _focal(lens)
     job.collection[tags.NOTICES] = job.notices

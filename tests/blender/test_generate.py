@@ -319,7 +319,7 @@ def test_the_panel_says_what_it_costs_and_how_far_it_is(addon, engine, slow, mon
     state = addon.body4d
     state.clip, state.clip_frames = str(slow), 1000
     layout = drawn()
-    assert layout.operators == ["Generate"] and "1,000, if 2 people" in layout.said and "about 85 s" in layout.said
+    assert layout.operators == ["Generate"] and "1,000, assuming 2 people" in layout.said and "about 85 s" in layout.said
     assert "+329 MB" in layout.said and "720 MB" in layout.said and "up to 1.4 GB" in layout.said and "658 MB" in layout.said
     state.clip_frames, state.output = 10000, "KEYS"
     assert "Mesh Cache plays" in " ".join(drawn().said)
