@@ -12,7 +12,7 @@ import bpy
 from body4d_engine.people import PALETTE
 
 from .engine import result_name
-from .heights import Height
+from .heights import HEIGHT, USE_HEIGHT, height_m
 from .opening import IMAGE_FPS
 
 
@@ -25,13 +25,15 @@ class Body4DClick(bpy.types.PropertyGroup):
     positive: bpy.props.BoolProperty(name="On the Person", description="On the person, or on what does not belong to the person", default=True)
 
 
-class Body4DPerson(Height, bpy.types.PropertyGroup):
+class Body4DPerson(bpy.types.PropertyGroup):
     """One person of the clip. The id stays, whatever happens to the list."""
 
     id: bpy.props.IntProperty(name="ID", description="Number of this person in the take; never given twice", min=1)
     name: bpy.props.StringProperty(name="Name", description="What the person's mesh will be called")
     color: bpy.props.FloatVectorProperty(name="Color", description="Color of the person's mask and mesh", subtype="COLOR_GAMMA", size=3, min=0.0, max=1.0)
     visible: bpy.props.BoolProperty(name="Show Mask", description="Show the person's mask and clicks over the clip", default=True)
+    use_height: USE_HEIGHT
+    height: HEIGHT
     clicks: bpy.props.CollectionProperty(type=Body4DClick)
 
 
@@ -129,7 +131,7 @@ def person_json(person) -> dict:
     """One person as `body4d_engine.people.Person.from_json` reads it."""
     clicks = [[click.frame, click.x, click.y, click.positive] for click in person.clicks]
     return {"id": person.id, "name": person.name, "color": [round(c, 4) for c in person.color], "prompts": {"clicks": clicks, "boxes": []},
-            "height_m": person.height_m}
+            "height_m": height_m(person)}
 
 
 def people_json(state) -> list[dict]:

@@ -7,7 +7,7 @@ from body4d_engine.errors import Body4DError
 from body4d_engine.take import Take
 
 from .. import connection, generating, retaking
-from ..heights import Height
+from ..heights import HEIGHT, USE_HEIGHT, draw_height, height_m, set_height
 from ..scene import corrections, imported, tags
 from ..scene.corrections import KINDS, LIMBS, Correction
 from ..state import find_person, take_path
@@ -154,10 +154,12 @@ class BODY4D_OT_solve_again(_Runs, bpy.types.Operator):
         return self.run_again(context, collection, lambda people, settings: corrections.put(marked, people))
 
 
-class Body4DHeight(Height, bpy.types.PropertyGroup):
+class Body4DHeight(bpy.types.PropertyGroup):
     """How tall a person of the take is."""
 
     person: bpy.props.IntProperty(name="Person", description="Number of the person", min=1)
+    use_height: USE_HEIGHT
+    height: HEIGHT
 
 
 class BODY4D_OT_refine_again(_Runs, bpy.types.Operator):
@@ -198,7 +200,7 @@ class BODY4D_OT_refine_again(_Runs, bpy.types.Operator):
         for number, (name, height) in _heights(people, settings).items():
             entry = self.heights.add()
             entry.name, entry.person = name, number
-            entry.set_height(height)
+            set_height(entry, height)
         return context.window_manager.invoke_props_dialog(self, title="Refine Again", confirm_text="Refine")
 
     def draw(self, context):
@@ -211,13 +213,13 @@ class BODY4D_OT_refine_again(_Runs, bpy.types.Operator):
             layout.prop(self, "focal_px" if self.focal == "PX" else "focal_mm", text=" ")
         column = layout.column(align=True)
         for entry in self.heights:
-            entry.draw_height(column, f"Height of {entry.name}")
+            draw_height(entry, column, f"Height of {entry.name}")
 
     def execute(self, context):
         collection = self.chosen(context)
         if collection is None:
             return {"CANCELLED"}
-        given = {entry.person: entry.height_m for entry in self.heights}
+        given = {entry.person: height_m(entry) for entry in self.heights}
         changed = {name for name in ("smoothing", "foot_lock", "focal", "focal_px", "focal_mm") if self.properties.is_property_set(name)}
         values = {name: getattr(self, name) for name in changed}
 
@@ -241,7 +243,7 @@ class BODY4D_OT_refine_again(_Runs, bpy.types.Operator):
             for number, height in given.items():
                 person = find_person(state, number)
                 if person is not None:
-                    person.set_height(height)
+                    set_height(person, height)
         return self.run_again(context, collection, change)
 
 

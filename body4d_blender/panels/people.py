@@ -5,6 +5,7 @@ import bpy
 
 from .. import drawing
 from ..asking import masks_on
+from ..heights import draw_height
 from ..state import active_person, clip_frame
 from .common import Body4DPanel, wrapped
 
@@ -49,7 +50,7 @@ class BODY4D_PT_people(Body4DPanel, bpy.types.Panel):
         if person is not None:
             column = layout.column()
             column.use_property_split, column.use_property_decorate = True, False
-            person.draw_height(column, "Height")
+            draw_height(person, column, "Height")
             frames = sorted({click.frame + 1 for click in person.clicks})
             if frames:
                 wrapped(layout, f"Clicked on frame{'s' if len(frames) > 1 else ''} {', '.join(map(str, frames))}")

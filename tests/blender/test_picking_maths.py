@@ -6,6 +6,7 @@ import pytest
 
 import body4d_blender
 from body4d_blender import picking, state
+from body4d_blender.heights import height_m, set_height
 from body4d_engine.people import PALETTE, Person
 
 
@@ -91,8 +92,8 @@ def test_people_go_to_the_engine_as_it_reads_them(people):
     read = Person.from_json(entry)
     assert (read.id, read.name, read.color, read.height_m) == (1, "Ana", PALETTE[0], None)
     assert [(p.frame, p.x, p.y, p.positive) for p in read.prompts] == [(7, 10.5, 20.25, True), (7, 10.5, 20.25, False)]
-    assert person.height_m is None
-    person.set_height(1.75)
+    assert height_m(person) is None
+    set_height(person, 1.75)
     assert Person.from_json(state.people_json(people)[0]).height_m == pytest.approx(1.75)
 
 
