@@ -5,8 +5,9 @@ Unknowns per sample, D = 60: translation of the root in camera space (3), left i
 Distances are in metres, so that one robust scale serves image and space: an image residual is scaled by root depth / focal length, a factor
 that is held constant in derivatives (else a fit could shrink its residuals by coming nearer).
 
-In space each keypoint is compared as seen from the joint it hangs from: so a trunk that the landmarker tilts wrongly does not bend the limbs, and each
-bone is told its own way in depth.
+In space keypoints of arms and face are compared as seen from the joint they hang from: so a trunk that the landmarker tilts wrongly does not bend the
+arms, and each of their bones is told its own way in depth. Those of legs are compared as seen from the hips: the landmarker pushes shanks back and feet
+forth in depth, by some centimetres on the mean, which mostly cancels along the leg but would bend it bone by bone.
 """
 
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from .observations import Observations
 IMAGE, SPACE, PRIOR, LIMIT = 30.0, 1.0, 0.08, 40.0
 # A picture shows how far a bone tilts, not which way (Taylor 2000). So at robust scales above ROUGH_M landmarks in space lead, alike in all directions;
 ROUGH_SPACE, ROUGH_M = 30.0, 0.2
-LEGS_SPACE, WIDE_M = 4.0, 0.4  # but above WIDE_M not for legs: knees bend one way only, and their landmarks lead less well
+LEGS_SPACE = 4.0  # but those of legs less: knees bend one way only, and a strong lead bends straight legs as far as the landmarks are wrong
 DEPTH = 0.2  # then only so much of their error along the line of sight, where they are guessed: bones as long as they are and the image know better
 GAP_PRIOR = 0.2  # of the prior where nothing was seen: enough for limbs to hang in a long gap, too little to pull a short one towards the rest pose
 VELOCITY = 0.02
@@ -29,7 +30,8 @@ FAST_MS2 = 8.0  # smoothing gives way where the keypoints of the body accelerate
 FAST_ROOT_MS2 = 40.0  # and for the root: well above free fall, well below a jump to another place
 NEAREST_M = 0.3
 FAST_STEP_S = 1 / 30  # acceleration is measured between samples so far apart, whatever the rate: between closer ones noise would pass for it
-_PARENTS = {"elbow": "shoulder", "wrist": "elbow", "index": "wrist", "pinky": "wrist", "knee": "hip", "ankle": "knee", "heel": "ankle", "toe": "ankle"}
+_PARENTS = {"elbow": "shoulder", "wrist": "elbow", "index": "wrist", "pinky": "wrist"}
+_FACE = ("nose", "eye", "ear")
 LEGS = np.array([name.endswith(("knee", "ankle", "heel", "toe")) for name in KEYPOINTS])
 MAX_STEP = np.array([0.5] * 3 + [0.6] * 3 + [0.6] * 54)
 
@@ -92,12 +94,11 @@ def about_hips(points: np.ndarray) -> np.ndarray:
 
 
 def _hanging() -> np.ndarray:
-    """(K, 2) the keypoints between which each keypoint hangs: twice the joint before it in its limb; shoulders and hips from both hips, the face from both
-    shoulders."""
+    """(K, 2) the keypoints between which each keypoint hangs: in arms twice the joint before it; the face from both shoulders, all others from both hips."""
     out = []
     for name in KEYPOINTS:
         side, part = name.split("_")[0], name.split("_")[-1]
-        parent = _PARENTS.get(part, "hip" if part in ("hip", "shoulder") else "shoulder")
+        parent = _PARENTS.get(part, "shoulder" if part in _FACE else "hip")
         out.append([KEYPOINTS.index(f"{one}_{parent}") for one in ((side, side) if part in _PARENTS else ("left", "right"))])
     return np.array(out)
 
@@ -180,7 +181,7 @@ def _squeeze(seen: Observations, scale: float) -> np.ndarray:
 def _weights(seen: Observations, scale: float) -> tuple[np.ndarray, np.ndarray]:
     """(N, K) weights of image and space residuals."""
     trust = seen.weight[:, None] * KEYPOINT_WEIGHTS
-    space = np.where(LEGS & (scale > WIDE_M), LEGS_SPACE, ROUGH_SPACE) if scale > ROUGH_M else SPACE
+    space = np.where(LEGS, LEGS_SPACE, ROUGH_SPACE) if scale > ROUGH_M else SPACE
     return IMAGE * trust * seen.visibility, space * trust * seen.solid
 
 

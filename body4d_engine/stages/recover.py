@@ -36,7 +36,7 @@ class Recover:
     """
 
     name = "recover"
-    version = 5
+    version = 6
     needs = ("track", "camera", "detail")
 
     def __init__(self, heights: dict[int, float] | None = None, chunk: int = CHUNK):

@@ -46,7 +46,7 @@ class Refine:
     """
 
     name = "refine"
-    version = 8
+    version = 9
     needs = ("recover",)
 
     def __init__(self, core: int = CORE, smoothing: float = 1.0, foot_lock: bool = True):

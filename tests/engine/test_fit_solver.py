@@ -21,6 +21,7 @@ def rig():
 def landmarks_in_space_are_good(monkeypatch):
     """What is made up here is as exact along the line of sight as across it; the landmarker's is not, and the weights say so."""
     monkeypatch.setattr(residuals, "SPACE", residuals.ROUGH_SPACE)
+    monkeypatch.setattr(residuals, "LEGS_SPACE", residuals.ROUGH_SPACE)
     monkeypatch.setattr(residuals, "DEPTH", 1.0)
 
 
@@ -194,3 +195,16 @@ def test_fast_motion_is_not_smoothed_at_any_rate():
         calm = solver._calm(points, rate, residuals.FAST_MS2)
         assert len(calm) == len(points) - 2
         assert calm[: int(0.9 * rate)].min() > 0.99 and calm[int(rate) : -2].max() < 0.1
+
+
+def test_arms_are_compared_joint_by_joint_and_legs_from_the_hips():
+    points = np.zeros((1, len(KEYPOINTS), 3))
+
+    def told(*moved):
+        there = points.copy()
+        there[:, [KEYPOINTS.index(name) for name in moved], 2] = 0.1
+        return {name for name, value in zip(KEYPOINTS, residuals.about_parents(there)[0, :, 2]) if abs(value) > 1e-9}
+
+    assert told(*(name for name in KEYPOINTS if name.split("_")[-1] not in ("hip", "knee", "ankle", "heel", "toe"))) == {"left_shoulder", "right_shoulder"}
+    assert told("left_elbow") == {"left_elbow", "left_wrist"}
+    assert told("left_knee") == {"left_knee"}
