@@ -16,6 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 FOLDER = Path(__file__).resolve().parent.parent / "requirements"
 PLATFORMS = ("x86_64-manylinux_2_28", "aarch64-manylinux_2_28", "x86_64-pc-windows-msvc", "aarch64-apple-darwin", "x86_64-apple-darwin")
 
@@ -24,15 +25,17 @@ def pythons(name: str) -> tuple[str, ...]:
     """The Python versions a lock is for. Blender's modules exist for one each."""
     if name == "bpy-5.2":
         return ("3.13",)
-    return ("3.11",) if name.startswith("bpy-") else ("3.11", "3.13")
+    return ("3.11",) if name.startswith("bpy-") or name == "full" else ("3.11", "3.13")
 
 
 def resolve(uv: str, name: str) -> None:
     # One version for all Pythons, so that results do not depend on which one a user has. uv looks only at lower bounds of the Python
     # versions of packages: what fits no newer Python has to be bounded in the .in file.
     only_one_package = ["--no-deps"] if name in ("demo", "views") else []
+    # PyTorch's build for Linux without a GPU: from a folder that uv is told of, else from PyTorch.
+    source = ["--extra-index-url", TORCH_INDEX] if name == "full" and not os.environ.get("UV_FIND_LINKS") else []
     subprocess.run([uv, "pip", "compile", "--quiet", "--universal", "--fork-strategy", "fewest", "--python-version", pythons(name)[0],
-                    "--upgrade", "--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url", *only_one_package,
+                    "--upgrade", "--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url", *only_one_package, *source,
                     str(FOLDER / f"{name}.in"), "--output-file", str(FOLDER / f"{name}.txt")], check=True, cwd=FOLDER)
     if re.search(r"https?://|--(extra-)?index-url|--find-links", (FOLDER / f"{name}.txt").read_text(encoding="utf-8")):
         sys.exit(f"requirements/{name}.txt names an address: a lock must hold versions and hashes only")

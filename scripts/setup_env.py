@@ -2,6 +2,7 @@
 """The environments that the scripts run in: made on first use in a per-user cache folder, found again in no time.
 
 `engine-KEY`   the lite backend's packages (requirements/lite.txt)
+`full-KEY`     the same with what the full backend's tests need, for a CPU (requirements/full.txt)
 `blender-KEY`  Blender as a Python module (requirements/bpy-X.Y.txt)
 `tests-KEY`    what the tests need on top, a plain folder for PYTHONPATH
 `build-KEY`    what builds our own two packages, a plain folder too
@@ -37,7 +38,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "requirements"
 OUR_PACKAGES = (ROOT, ROOT / "packages" / "body4d-lite-models")
 STAMP = "complete.json"  # written last: a folder without it is half made
-ROOM_BYTES = {"engine": 1_200_000_000, "blender": 2_000_000_000, "tests": 100_000_000, "build": 50_000_000}  # packed and unpacked at the same time
+ROOM_BYTES = {"engine": 1_200_000_000, "full": 3_000_000_000, "blender": 2_000_000_000, "tests": 100_000_000, "build": 50_000_000}  # packed and unpacked at the same time
+TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 UNUSED_DAYS = 60
 EPOCH = 1577836800  # 2020-01-01, the date of every file that is built
 DEMO_SHA256 = "d9a66417185647b112304b57093f0c180f37a768e6a14daca75ca541f3b78039"
@@ -196,13 +198,23 @@ def environment(kind: str, what: str, lock: Path, python: Python) -> Path:
                 if done.returncode != 0:
                     raise SetupError("%s cannot make a virtual environment: %s." % (python.executable, last_lines(done.stdout, 3)),
                                      "On Debian and Ubuntu: apt install python3-venv.")
-                pip(pip_command(python, executable(folder)), ["install"] + locked(lock), step)
+                _install(pip_command(python, executable(folder)), locked(lock), step)
                 trim(folder)
             (folder / (STAMP + ".new")).write_text(json.dumps({"lock": lock.name, "python": python.version}), encoding="utf-8")
             os.replace(folder / (STAMP + ".new"), folder / STAMP)
             step.result = ", ".join(filter(None, [step.result, size_text(size_bytes(folder)) + " on disk"]))
         forget_unused()
     return folder
+
+
+def _install(command: List[str], packages: List[str], step: Step) -> None:
+    """PyTorch's own build for Linux without a GPU is not on PyPI. A mirror that pip is set up with may have it; else it comes from PyTorch."""
+    try:
+        pip(command, ["install"] + packages, step)
+    except SetupError as error:
+        if "No matching distribution found for torch==" not in error.text:
+            raise
+        pip(command, ["install", "--extra-index-url", TORCH_INDEX] + packages, step)
 
 
 def locked(lock: Path) -> List[str]:
@@ -296,6 +308,11 @@ def last_lines(output: str, count: int) -> str:
 def engine(python: Python) -> Path:
     """The folder of the environment for the lite backend."""
     return environment("engine", "the engine's packages", LOCKS / "lite.txt", python)
+
+
+def full(python: Python) -> Path:
+    """The folder of the environment for the tests of the full backend."""
+    return environment("full", "PyTorch for a CPU and the full backend's packages", LOCKS / "full.txt", python)
 
 
 def blender(python: Python, version: str = "") -> Path:

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run all tests, in environments that this script makes on first use.
 
-    python scripts/test.py                 everything: the engine, then the scene in every supported Blender
-    python scripts/test.py --quick         without the slow tests, and with one Blender
-    python scripts/test.py --only 4.2      one ring: engine, or a Blender version
+    python scripts/test.py                 everything: the engine, the full backend on a CPU, then the scene in every supported Blender
+    python scripts/test.py --quick         without the slow tests and the full backend, and with one Blender
+    python scripts/test.py --only 4.2      one ring: engine, full, or a Blender version
     python scripts/test.py -k take -x      what it does not know goes to pytest
 """
 
 from __future__ import annotations
 
 import argparse
+import platform
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ import setup_env
 from pythons import Python, SetupError
 from setup_env import ROOT
 
+FULL = (3, 11)  # PyTorch's wheel in the lock is for this one
 BLENDERS = (("4.2", (3, 11)), ("4.5", (3, 11)), ("5.0", (3, 11)), ("5.2", (3, 13)))
 
 
@@ -58,6 +60,8 @@ def rings(quick: bool, every_python: bool) -> Iterator[Ring]:
             if minor != here.minor:
                 name = "engine-%d.%d" % minor
                 yield Ring(name, engine, other, missing="" if other else "Python %d.%d was not found" % minor)
+    if not quick:
+        yield Ring("full", ("tests/full",), pythons.find(FULL), missing=_without_torch())
     for version, minor in BLENDERS:
         if quick and version != pythons.BLENDER_FOR[here.minor]:
             continue
@@ -68,9 +72,22 @@ def rings(quick: bool, every_python: bool) -> Iterator[Ring]:
         yield Ring(version, ("tests/blender",), python, version, missing)
 
 
+def _without_torch() -> str:
+    """Why the full backend cannot be tested here; '' where it can."""
+    python = pythons.find(FULL)
+    if python is None:
+        return "Python %d.%d was not found" % FULL
+    if sys.platform == "linux" and platform.machine() != "x86_64":
+        return "the lock has no PyTorch for %s" % platform.machine()
+    return pythons.no_wheels(python, blender_too=False)
+
+
 def run(ring: Ring, arguments: List[str]) -> Tuple[Counts, str]:
     """The counts of a ring and, where it did not simply pass, what happened. Raises SetupError."""
-    folder = setup_env.blender(ring.python, ring.blender) if ring.blender else setup_env.engine(ring.python)
+    if ring.blender:
+        folder = setup_env.blender(ring.python, ring.blender)
+    else:
+        folder = setup_env.full(ring.python) if ring.name == "full" else setup_env.engine(ring.python)
     # The checkout is what is tested, in child processes too, whatever wheels were built from it.
     paths = [setup_env.test_packages(ring.python), ROOT, ROOT / "packages" / "body4d-lite-models"]
     variables = setup_env.child_environment(*paths)
@@ -102,11 +119,11 @@ def read_report(report: Path) -> Counts:
 
 def main(arguments: List[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog="Other options go to pytest.")
-    parser.add_argument("--quick", action="store_true", help="leave out slow tests and all Blenders but one")
-    parser.add_argument("--only", action="append", default=[], metavar="RING", help="engine, 4.2, 4.5, 5.0 or 5.2")
+    parser.add_argument("--quick", action="store_true", help="leave out slow tests, the full backend and all Blenders but one")
+    parser.add_argument("--only", action="append", default=[], metavar="RING", help="engine, full, 4.2, 4.5, 5.0 or 5.2")
     parser.add_argument("--every-python", action="store_true", help="the engine's tests on Python 3.11 and on 3.13")
     options, rest = parser.parse_known_args(arguments)
-    known = ["engine"] + [version for version, _ in BLENDERS]
+    known = ["engine", "full"] + [version for version, _ in BLENDERS]
     if set(options.only) - set(known):
         parser.error("--only takes one of: " + ", ".join(known))
     if options.quick:
