@@ -270,6 +270,7 @@ def variants(view: View, world: np.ndarray) -> dict:
         "same smoothness everywhere": changed(solver, FAST_MS2=1e9, FAST_ROOT_MS2=1e9),
         "without arms turned round, all believed": together(changed(refine, tilted=lambda rig, poses, *_: poses),
                                                             changed(hidden, squeezed=lambda trunk, scale, seen, *_: np.zeros(len(seen), bool))),
+        "feet not held": changed(refine, firmness=lambda contacts, *_: np.zeros(contacts.shape, np.float32)),
         "an average shape": changed(recover, solve_shape=_average),
         "without the pose prior": changed(residuals, PRIOR=0.004),
         "true joints in the picture": with_true_pixels(view, world),
