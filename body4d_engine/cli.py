@@ -14,6 +14,7 @@ import traceback  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from . import __version__  # noqa: E402
+from .config_file import OPTION, expanded  # noqa: E402
 from .errors import Body4DError, is_out_of_memory  # noqa: E402
 
 
@@ -74,10 +75,25 @@ def parser() -> argparse.ArgumentParser:
 
     doctor = commands.add_parser("doctor", help="what works on this machine and what each backend lacks")
     doctor.add_argument("--json", action="store_true")
+    doctor.add_argument("--online", action="store_true", help="also ask the hub whether you may have the weights")
+    doctor.add_argument("--verify", action="store_true", help="also prove, with the weights that are here, what only they can show")
     doctor.set_defaults(call=examine)
+
+    setup = commands.add_parser("setup", help="install what a backend needs, after showing what that is")
+    setup.add_argument("backend", choices=("full",))
+    setup.add_argument("--weights", type=Path, metavar="FOLDER", help="where weights are or go, from now on; else BODY4D_WEIGHTS, else the hub's cache")
+    setup.add_argument("--body", choices=("dinov3", "vith"), default="dinov3", help="which of the published networks of SAM 3D Body")
+    setup.add_argument("--only", choices=("packages", "weights"), default="", help="leave the other out")
+    setup.add_argument("--show", action="store_true", help="only show what would be done")
+    setup.add_argument("--yes", action="store_true", help="do not ask")
+    setup.add_argument("--json", action="store_true", help="for programs: the plan, then events, one JSON object per line")
+    setup.set_defaults(call=set_up)
 
     serve = commands.add_parser("serve", help="serve a Body4D add-on over stdin and stdout")
     serve.set_defaults(call=serve_pipe)
+
+    for command in commands.choices.values():
+        command.add_argument(OPTION, type=Path, metavar="FILE.toml", help="options from a file; those given here win")
     return top
 
 
@@ -150,9 +166,15 @@ def evaluate_take(args) -> int:
 def examine(args) -> int:
     from .doctor import examination, print_examination
 
-    result = examination()
+    result = examination(args.online, args.verify)
     print(json.dumps(result, indent=1)) if args.json else print_examination(result)
     return 0 if any(backend["works"] for backend in result["backends"].values()) else 1
+
+
+def set_up(args) -> int:
+    from .setup.command import set_up
+
+    return set_up(args.weights, args.body, args.only, args.yes, args.show, args.json)
 
 
 def serve_pipe(args) -> int:
@@ -184,10 +206,11 @@ def _explain(error: Body4DError, args) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 an error that is explained, 2 wrong usage, 130 stopped by the user."""
-    args = parser().parse_args(argv)
+    args = None
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to fail
     try:
+        args = parser().parse_args(expanded(parser(), sys.argv[1:] if argv is None else argv))
         return args.call(args)
     except Body4DError as error:
         return _explain(error, args)

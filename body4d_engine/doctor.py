@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What works on this machine and what each backend lacks."""
+"""What works on this machine, what each backend lacks, and what to do next about each of it."""
 
 import os
 import platform
@@ -9,19 +9,28 @@ import tempfile
 
 from . import __version__
 from .backends import BACKENDS
+from .examining import all_checks
+from .proving import prove
+from .setup.machine import this_machine
 from .versions import versions
 
 
-def examination() -> dict:
-    """JSON-able: versions, the machine, and per backend whether it works and what it lacks, in words."""
+def examination(online: bool = False, verify: bool = False) -> dict:
+    """JSON-able: versions, the machine, per backend whether it works and what it lacks, in words; and `checks`, each with what was found and the next step.
+
+    `online`: also asks the hub whether this user may have the weights. `verify`: also proves with the weights that are here what only they can show.
+    """
     backends = {}
     for name, backend in BACKENDS.items():
         lacks = backend.lacks()
         backends[name] = {"works": not lacks, "lacks": lacks}
+    memory, machine = _memory_bytes(), this_machine()
+    checks = [*all_checks(machine, online), *(prove() if verify else ())]
     return {"engine": __version__, "python": sys.version.split()[0], "executable": sys.executable, "platform": platform.platform(),
-            "machine": platform.machine(), "cores": os.cpu_count(), "memory_bytes": _memory_bytes(),
+            "machine": platform.machine(), "cores": os.cpu_count(), "memory_bytes": memory,
             "disk_free_bytes": {"here": shutil.disk_usage(".").free, "temporary": shutil.disk_usage(tempfile.gettempdir()).free},
-            "packages": versions(), "backends": backends}
+            "gpus": [{"name": gpu.name, "memory_bytes": gpu.bytes, "capability": gpu.capability} for gpu in machine.gpus], "driver": machine.driver,
+            "packages": versions(), "backends": backends, "checks": [check._asdict() for check in checks]}
 
 
 def print_examination(result: dict) -> None:
@@ -33,6 +42,10 @@ def print_examination(result: dict) -> None:
         print(f"  {name} {version or 'missing'}")
     for name, backend in result["backends"].items():
         print(f"backend {name}: " + ("works" if backend["works"] else "lacks " + ", ".join(backend["lacks"])))
+    for check in result["checks"]:
+        print(f"  {check['state']:<8}{check['name']}: {check['found']}")
+        if check["next"]:
+            print(f"  {'':<8}-> {check['next']}")
 
 
 def _memory_bytes() -> int | None:
