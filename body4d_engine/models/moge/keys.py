@@ -3,14 +3,13 @@
 
 MoGe-2 has one published layout, {"model_config": ..., "model": tensors}, on the hub and in a SAM-Body4D weight folder alike."""
 
-import pickle
 import re
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ...errors import Body4DError
+from ..checkpoints import read_pickled
 from .config import CHECKPOINT, other_checkpoint
 
 # Ours -> theirs, applied one after the other.
@@ -79,18 +78,8 @@ def read_checkpoint(path: Path) -> tuple[dict, dict[str, Tensor]]:
     """`model_config` and the tensors of a `model.pt` or of the folder that holds it; mapped from the file, nothing in it is executed.
 
     Raises Body4DError: `checkpoint_missing`, `checkpoint_unreadable` (broken, cut off, or more than tensors), `checkpoint_keys` (of another model)."""
-    file = path / CHECKPOINT if path.is_dir() else path
-    if not file.is_file():
-        raise Body4DError(f"{file} does not exist.", "`body4d setup full` says where the weights come from.", "checkpoint_missing")
-    try:
-        with open(file, "rb") as stream:
-            zipped = stream.read(2) == b"PK"
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise Body4DError(f"{file} cannot be read: {why}", "Download it again: it may be incomplete. `body4d setup full` checks what is there.",
-                          "checkpoint_unreadable") from error
-    config, tensors = (content.get(name) if isinstance(content, dict) else None for name in ("model_config", "model"))
+    content = read_pickled(path / CHECKPOINT if path.is_dir() else path)
+    config, tensors = (content.get(name) for name in ("model_config", "model"))
     if not isinstance(config, dict) or not isinstance(tensors, dict):
         raise other_checkpoint("holds no pair of model_config and model")
     return config, tensors

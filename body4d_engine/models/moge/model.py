@@ -14,6 +14,7 @@ from transformers.models.dinov2.configuration_dinov2 import Dinov2Config
 from transformers.models.dinov2.modeling_dinov2 import Dinov2Backbone, Dinov2Embeddings
 
 from ...errors import Body4DError
+from ..checkpoints import owned
 from .config import BACKBONES, LEVELS, PATCH, TRAINED_GRID, checked, other_checkpoint
 from .focal import focal_px, sample_rows, view_plane
 from .keys import from_published, read_checkpoint
@@ -148,7 +149,7 @@ class MoGe(nn.Module):
             model = cls.build(config, backbone_dtype)
         ours = from_published(published, {name: tensor.shape for name, tensor in model.state_dict().items()})
         # Copied, straight to the device: the file may be replaced while the network lives.
-        model.load_state_dict({name: tensor.to(device, torch.float32, copy=True) for name, tensor in ours.items()}, assign=True)
+        model.load_state_dict({name: owned(tensor, device) for name, tensor in ours.items()}, assign=True)
         return model.requires_grad_(False)
 
     def grid(self, width: int, height: int, tokens: int | None = None) -> tuple[int, int]:

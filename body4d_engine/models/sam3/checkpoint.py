@@ -2,21 +2,16 @@
 """Reads SAM 3's weights from a folder, without running anything that lies in it."""
 
 import json
-import pickle
 from collections.abc import Iterable
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ...errors import Body4DError
-from ..sam_3d_body.checkpoint import without_weights
+from ..checkpoints import read_pickled, unreadable
 from .keys import COMPUTED, from_published
 
 HUB, INDEX, PUBLISHED = "model.safetensors", "model.safetensors.index.json", "sam3.pt"
-_HINT = "Download it again: it may be incomplete. `body4d setup full` checks what is there."
-
-__all__ = ["read_folder", "without_weights"]
 
 
 def read_folder(folder: Path, names: Iterable[str]) -> dict[str, Tensor]:
@@ -42,7 +37,7 @@ def _parts(index: Path) -> list[str]:
     try:
         return sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError, OSError) as error:
-        raise _unreadable(index, error) from error
+        raise unreadable(index, error) from error
 
 
 def _safetensors(file: Path) -> dict[str, Tensor]:
@@ -52,23 +47,13 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except (SafetensorError, OSError, ValueError) as error:
-        raise _unreadable(file, error) from error
+        raise unreadable(file, error) from error
 
 
 def _pickled(file: Path) -> dict[str, Tensor]:
-    try:
-        with open(file, "rb") as stream:
-            mapped = stream.read(2) == b"PK"                       # an archive can be mapped, an older file is read
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise _unreadable(file, error) from error
-    content = content.get("model", content) if isinstance(content, dict) else {}
+    content = read_pickled(file)
+    content = content.get("model", content)
     weights = {name: tensor for name, tensor in content.items() if isinstance(tensor, Tensor)} if isinstance(content, dict) else {}
     if not weights:
-        raise _unreadable(file, "it holds no weights")
+        raise unreadable(file, "it holds no weights")
     return weights
-
-
-def _unreadable(file: Path, error) -> Body4DError:
-    why = (str(error).splitlines() or [type(error).__name__])[0]
-    return Body4DError(f"{file} cannot be read: {why}", _HINT, "checkpoint_unreadable")

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..checkpoints import owned, without_weights
 from . import network
-from .checkpoint import read_folder, without_weights
+from .checkpoint import read_folder
 from .config import CONFIGS, Config, library_config
 from .keys import check
 from .pictures import resize_logits, to_network
@@ -77,7 +78,7 @@ class Sam3:
             net = Sam3VideoModel(library_config(CONFIGS[config]))
         weights = read_folder(Path(folder), net.state_dict())
         check(weights, net.state_dict(), folder)
-        net.load_state_dict(weights, assign=True)
+        net.load_state_dict({name: owned(tensor) for name, tensor in weights.items()}, assign=True)
         return cls(net, CONFIGS[config], device, dtype)
 
     @property

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import Body4DError
+from ..checkpoints import without_weights
 from . import keys
 from .backbone import build_backbone
-from .checkpoint import CHECKPOINT, read_checkpoint, without_weights
 from .config import CONFIGS, Config
 from .crops import CropInput, Packed, View, cut, hand_side, pack
 from .decoder import Branch, Estimate
@@ -55,7 +55,7 @@ class Sam3dBody(nn.Module):
 
         `unread` of the result names what the checkpoint holds that this network has no use for.
         Raises Body4DError: `checkpoint_missing`, `checkpoint_unreadable`, `checkpoint_keys` (of another network, or not all there)."""
-        published = read_checkpoint(folder / CHECKPOINT)
+        published = keys.read_checkpoint(folder / keys.CHECKPOINT)
         config = keys.config_of(published, configs)
         with without_weights():
             model = cls(config, mhr)

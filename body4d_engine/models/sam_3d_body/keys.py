@@ -5,14 +5,17 @@
 way out it is written as training starts it, so that the published code loads the result without a missing or an unknown name."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import Body4DError
+from ..checkpoints import owned, read_pickled, unreadable
 from .config import KEYPOINTS, Config
 from .heads import HAND
 
+CHECKPOINT = "model.ckpt"
 PUBLISHED_KEYPOINTS = 308
 _BUFFERS = {"scale_mean": "scale_mean", "scale_comps": "scale_comps", "hand_mean": "hand_pose_mean", "hand_comps": "hand_pose_comps",
             "left_hand": "hand_joint_idxs_left", "right_hand": "hand_joint_idxs_right"}
@@ -162,8 +165,20 @@ def _unused(ours: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
     return names
 
 
+def read_checkpoint(file: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by their published names, mapped from the file where its format allows.
+
+    Raises Body4DError: `checkpoint_missing`, `checkpoint_unreadable` (broken, cut off, or it asks for more than tensors and options)."""
+    content = read_pickled(file)
+    content = content.get("state_dict", content)
+    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)} if isinstance(content, dict) else {}
+    if not tensors:
+        raise unreadable(file, "it holds no weights")
+    return tensors
+
+
 def assign(model: nn.Module, published: dict[str, Tensor]) -> tuple[str, ...]:
-    """Gives a network the tensors of a published dictionary, without copying those that are float32, and returns the names that it has no use for.
+    """Gives a network the tensors of a published dictionary, as copies in float32, and returns the names that it has no use for.
 
     Raises Body4DError `checkpoint_keys`."""
     ours, unread = _from_published(published, model.config)
@@ -171,7 +186,7 @@ def assign(model: nn.Module, published: dict[str, Tensor]) -> tuple[str, ...]:
     wrong = [name for name, tensor in ours.items() if name in wanted and tensor.shape != wanted[name].shape]
     if wrong:
         raise _other_checkpoint(f"has another size in {_some(wrong)}")
-    model.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in ours.items()}, assign=True)
+    model.load_state_dict({name: owned(tensor) for name, tensor in ours.items()}, assign=True)
     return unread
 
 

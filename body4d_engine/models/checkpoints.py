@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the published `model.ckpt` without running anything that lies in it, and builds a network for it without filling its weights twice."""
+"""Published weights: files read without running anything that lies in them, and networks built for them without filling their weights twice."""
 
 import pickle
 from collections import OrderedDict
@@ -10,33 +10,44 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ...errors import Body4DError
+from ..errors import Body4DError
 
-CHECKPOINT = "model.ckpt"
-_HINT = "Download it again: it may be incomplete. `body4d setup full` checks what is there."
-
-
+HINT = "Download it again: it may be incomplete. `body4d setup full` checks what is there."
 # Classes of training options that a checkpoint may carry beside its tensors. Their code is not loaded: a plain dictionary takes their place.
 _OPTION_CLASSES = ("yacs.config.CfgNode", "omegaconf.dictconfig.DictConfig", "omegaconf.listconfig.ListConfig", "omegaconf.base.ContainerMetadata",
                    "omegaconf.base.Metadata", "omegaconf.nodes.AnyNode", "typing.Any", "collections.defaultdict")
 
 
-def read_checkpoint(file: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by their published names, mapped from the file where its format allows.
+def read_pickled(file: Path) -> dict:
+    """The dictionary of a file of torch.save: tensors, mapped from the file where its format allows, and plain values.
 
+    What goes on to be used must be copied (`owned`): who writes the file anew pulls mapped weights from under a network's feet.
     Raises Body4DError: `checkpoint_missing`, `checkpoint_unreadable` (broken, cut off, or it asks for more than tensors and options)."""
     if not file.is_file():
-        raise Body4DError(f"{file} does not exist.", "`body4d setup full` says where the weights come from.", "checkpoint_missing")
+        raise missing(file)
     try:
+        with open(file, "rb") as stream:
+            archive = stream.read(2) == b"PK"  # it can be mapped; an older file is read
         with torch.serialization.safe_globals([(OrderedDict, name) for name in _OPTION_CLASSES]):
-            content = torch.load(file, map_location="cpu", weights_only=True, mmap=_is_zip(file))
+            content = torch.load(file, map_location="cpu", weights_only=True, mmap=archive)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise Body4DError(f"{file} is broken, or holds more than weights.", _HINT, "checkpoint_unreadable") from error
-    content = content.get("state_dict", content) if isinstance(content, dict) else {}
-    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise Body4DError(f"{file} holds no weights.", _HINT, "checkpoint_unreadable")
-    return tensors
+        raise unreadable(file, error) from error
+    return content if isinstance(content, dict) else {}
+
+
+def owned(tensor: Tensor, device=None) -> Tensor:
+    """A copy on the device, float32 where it is of floating point."""
+    return tensor.to(device, torch.float32 if tensor.is_floating_point() else None, copy=True)
+
+
+def missing(file: Path) -> Body4DError:
+    return Body4DError(f"{file} does not exist.", "`body4d setup full` says where the weights come from.", "checkpoint_missing")
+
+
+def unreadable(file: Path, why) -> Body4DError:
+    """why: an exception, or words."""
+    line = (str(why).splitlines() or [type(why).__name__])[0]
+    return Body4DError(f"{file} cannot be read: {line}", HINT, "checkpoint_unreadable")
 
 
 @contextmanager
@@ -52,8 +63,3 @@ def without_weights() -> Iterator[None]:
         yield
     finally:
         nn.Module.register_parameter = register
-
-
-def _is_zip(file: Path) -> bool:
-    with open(file, "rb") as stream:
-        return stream.read(2) == b"PK"
