@@ -21,7 +21,7 @@ class TakeError(Body4DError):
 
 
 _MEMORY_WORDS = ("cannot allocate memory", "failed to map segment", "insufficient memory", "bad_alloc", "failed to reshape", "failed to prepare",
-                 "resource temporarily unavailable")
+                 "resource temporarily unavailable", "out of memory")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
