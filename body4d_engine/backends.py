@@ -11,12 +11,13 @@ class Lite:
     """Small models on a CPU: BlazePose landmarks and masks, MediaPipe's hands and faces, the Anny body fitted by least squares."""
 
     name = "lite"
+    remedy = "Install it again: pip install --force-reinstall 'body4d-engine[lite]'."
     packages = {"numpy": "numpy", "scipy": "scipy", "cv2": "opencv-python-headless", "av": "av", "ai_edge_litert": "ai-edge-litert",
                 "scenedetect": "scenedetect-headless", "body4d_lite_models": "body4d-lite-models"}
 
-    def lacks(self) -> list[str]:
-        """What is missing here, in words; nothing where the backend works."""
-        missing = [f"the package {package}" for module, package in self.packages.items() if find_spec(module) is None]
+    def lacks(self, weights=None) -> list[str]:
+        """What is missing here, in words; nothing where the backend works. Its weights come with a package, whatever the folder."""
+        missing = _missing(self.packages)
         if find_spec("body4d_lite_models") is not None:
             from body4d_lite_models import verify
 
@@ -38,14 +39,61 @@ class Lite:
         return [Prepare(), camera, Track(), Detail(), Recover(settings["heights"]), refine]
 
 
-BACKENDS = {backend.name: backend for backend in (Lite(),)}
+class Full:
+    """The networks of SAM-Body4D, on a GPU if there is one: SAM 3 follows people, MoGe-2 measures the focal length, SAM 3D Body makes MHR bodies."""
+
+    name = "full"
+    remedy = "Run `body4d setup full`, which installs and fetches what is missing."
+    packages = {"numpy": "numpy", "scipy": "scipy", "cv2": "opencv-python-headless", "av": "av", "scenedetect": "scenedetect-headless", "torch": "torch",
+                "transformers": "transformers", "safetensors": "safetensors"}
+
+    def lacks(self, weights=None) -> list[str]:
+        """What is missing here, in words; nothing where the backend works. Without a GPU it works slowly. weights: their folder, else the usual ones."""
+        from .weights.catalogue import needed
+        from .weights.places import locate
+
+        missing = _missing(self.packages)
+        for network in needed(self._body(weights)):
+            found = locate(network.name, weights)
+            missing += [f"the weights of {network.title} ({name})" for name in found.missing]
+            missing += [f"the whole of the weights of {network.title} ({name} is cut short)" for name in found.short]
+        return missing
+
+    def stages(self, settings: dict) -> list:
+        """The stages of a run under these settings (see `settings`), in order."""
+        from .stages.full.camera import Camera
+        from .stages.full.recover import Recover
+        from .stages.full.refine import Refine
+        from .stages.full.track import Track
+        from .stages.prepare import Prepare
+
+        settings = {**DEFAULTS, **settings}
+        folder, limit = settings["weights"], settings["memory_limit"]
+        camera = Camera(settings["focal_px"], settings["focal_mm"], folder, limit)  # before track: an impossible focal length is told at once
+        body = self._body(folder)
+        return [Prepare(), camera, Track(folder, limit), Recover(settings["hands"], body, folder, limit),
+                Refine(settings["smoothing"], settings["foot_lock"], body, folder)]
+
+    def _body(self, folder) -> str:
+        """Which of the published networks for bodies: the first that is whole here, else the first."""
+        from .weights.catalogue import BODIES
+        from .weights.places import locate
+
+        return next((body for body in BODIES if locate(f"sam-3d-body-{body}", folder).whole), BODIES[0])
 
 
-def get_backend(name: str):
-    """The backend of that name. Raises Body4DError where there is none or it cannot work here."""
+BACKENDS = {backend.name: backend for backend in (Lite(), Full())}
+
+
+def get_backend(name: str, weights=None):
+    """The backend of that name; weights: their folder, where it is not a usual one. Raises Body4DError where there is none or it cannot work here."""
     if name not in BACKENDS:
         raise Body4DError(f"There is no backend called {name}.", f"Choose one of: {', '.join(BACKENDS)}.", "no_backend")
-    lacks = BACKENDS[name].lacks()
+    lacks = BACKENDS[name].lacks(weights)
     if lacks:
-        raise Body4DError(f"The {name} backend lacks {', '.join(lacks)}.", f"Install it again: pip install --force-reinstall 'body4d-engine[{name}]'.", "backend_incomplete")
+        raise Body4DError(f"The {name} backend lacks {', '.join(lacks)}.", BACKENDS[name].remedy, "backend_incomplete")
     return BACKENDS[name]
+
+
+def _missing(packages: dict[str, str]) -> list[str]:
+    return [f"the package {package}" for module, package in packages.items() if find_spec(module) is None]

@@ -36,6 +36,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--height", action="append", default=[], metavar="[ID=]METRES", help="how tall a person, or everyone, is")
     run.add_argument("--smoothing", type=float, default=1.0, metavar="F", help="how calm the motion is made: 0 as measured, 1 as a rule, at most 4")
     run.add_argument("--no-foot-lock", action="store_true", help="do not hold planted feet in place")
+    run.add_argument("--body-only", action="store_true", help="full: hands get no look of their own, which is quicker")
+    run.add_argument("--weights", type=Path, metavar="FOLDER", help="full: where its weights are; else as for setup")
+    run.add_argument("--memory-limit", type=float, metavar="GB", help="full: how much of the device's memory it may take")
     run.add_argument("--start", type=int, default=0, metavar="S", help="first frame")
     run.add_argument("--end", type=int, metavar="E", help="the frame after the last")
     run.add_argument("--step", type=int, default=1, metavar="N", help="every N-th frame")
@@ -108,10 +111,11 @@ def run_take(args) -> int:
 
     if args.stop_with_stdin:
         threading.Thread(target=_stop_with_stdin, daemon=True).start()
-    backend = get_backend(args.backend)
+    backend = get_backend(args.backend, args.weights)
     people = people_from_options(args.people, args.click, args.box, args.height)
     settings = checked({"focal_px": args.focal_px, "focal_mm": args.focal_mm, "heights": heights_from_options(args.height),
-                        "smoothing": args.smoothing, "foot_lock": not args.no_foot_lock})
+                        "smoothing": args.smoothing, "foot_lock": not args.no_foot_lock, "hands": not args.body_only, "weights": args.weights,
+                        "memory_limit": None if args.memory_limit is None else args.memory_limit * 1e9})
     clip = open_clip(args.video, args.start, args.end, args.step, image_fps=args.image_fps)
     with Display().showing() as display:
         for event in run(clip, args.out, backend, people, settings, args.fresh):

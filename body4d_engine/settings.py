@@ -4,7 +4,7 @@
 from .errors import Body4DError
 from .people import SMALLEST_M, TALLEST_M
 
-DEFAULTS = {"focal_px": None, "focal_mm": None, "heights": {}, "smoothing": 1.0, "foot_lock": True}
+DEFAULTS = {"focal_px": None, "focal_mm": None, "heights": {}, "smoothing": 1.0, "foot_lock": True, "hands": True, "weights": None, "memory_limit": None}
 MOST_SMOOTHING = 4.0
 
 
@@ -12,7 +12,9 @@ def checked(given: dict | None = None) -> dict:
     """All settings, those not given at their defaults. Raises Body4DError.
 
     focal_px, focal_mm: see `stages.camera`; None where it is not known. heights: metres by person id, 0 for everyone not named. smoothing: 0 (as
-    measured) to 4 (very calm), 1 as a rule. foot_lock: whether feet that stand are held in place.
+    measured) to 4 (very calm), 1 as a rule. foot_lock: whether feet that stand are held in place. Of the full backend:
+    hands, whether hands get a look of their own; weights, the folder of its weights where that is not the usual one; memory_limit, bytes it may take on
+    its device.
     """
     settings = {**DEFAULTS, **(given or {})}
     try:
@@ -24,8 +26,14 @@ def checked(given: dict | None = None) -> dict:
         settings["smoothing"] = float(settings["smoothing"])
         if not 0 <= settings["smoothing"] <= MOST_SMOOTHING:
             raise ValueError(f"smoothing is from 0 to {MOST_SMOOTHING:g}, not {settings['smoothing']:g}")
-        if not isinstance(settings["foot_lock"], bool):
-            raise ValueError("foot_lock is true or false")
+        for name in ("foot_lock", "hands"):
+            if not isinstance(settings[name], bool):
+                raise ValueError(f"{name} is true or false")
+        settings["weights"] = None if settings["weights"] is None else str(settings["weights"])
+        if settings["memory_limit"] is not None:
+            settings["memory_limit"] = int(settings["memory_limit"])
+            if settings["memory_limit"] <= 0:
+                raise ValueError(f"a limit of {settings['memory_limit']} bytes leaves no memory")
         wrong = [metres for metres in settings["heights"].values() if not SMALLEST_M <= metres <= TALLEST_M]
         if wrong:
             raise ValueError(f"{wrong[0]:g} is not a height in metres")

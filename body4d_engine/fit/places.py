@@ -50,9 +50,17 @@ def find_places(rig: Rig, params: np.ndarray, contacts: np.ndarray, turned: np.n
         poses = from_params(params[part])
         body = (rig.keypoints(*rig.pose(poses.rotation, poses.theta)) + poses.position[:, None]) @ turned[part]  # each turned back
         points[part], upright[part] = body[:, INDEX], body[:, TOP].mean(1) - body[:, BOTTOM].mean(1)
+    rest = rig.keypoints(*rig.pose(np.eye(3)[None], np.zeros((1, rig.model.angles))))[0, INDEX, 1]
+    return places_of(points, upright, rest.max() - rest, contacts, turned, shot, spacing_s)
+
+
+def places_of(points: np.ndarray, upright: np.ndarray, above: np.ndarray, contacts: np.ndarray, turned: np.ndarray, shot: np.ndarray,
+              spacing_s: float) -> np.ndarray:
+    """The same from heels and toes (T, 4, 3) and the way from ankles to shoulders (T, 3), both in the axes of the shot's first sample; above (4,): how high
+    each of the four is over the ground where a foot stands flat, metres."""
     stances = [stance for foot in (0, 2) for stance in _stances(points, contacts, foot, upright)]
     out = np.zeros(points.shape)
-    for stance, shift in zip(stances, _to_ground(rig, stances, shot, spacing_s)):
+    for stance, shift in zip(stances, _to_ground(above, stances, shot, spacing_s)):
         for begin, stop, point, place in stance.parts:
             out[begin:stop, point] = place + shift
     return (out @ turned.transpose(0, 2, 1)).astype(np.float32)
@@ -82,14 +90,13 @@ def _stances(points: np.ndarray, contacts: np.ndarray, foot: int, upright: np.nd
     return out
 
 
-def _to_ground(rig: Rig, stances: list[_Stance], shot: np.ndarray, spacing_s: float) -> list[np.ndarray]:
-    """How far (3,) each stance is to be moved along its line of sight."""
+def _to_ground(over: np.ndarray, stances: list[_Stance], shot: np.ndarray, spacing_s: float) -> list[np.ndarray]:
+    """How far (3,) each stance is to be moved along its line of sight. over (4,): the points' heights over the ground."""
     if not stances:
         return []
-    rest = rig.keypoints(*rig.pose(np.eye(3)[None], np.zeros((1, rig.model.angles))))[0, INDEX, 1]
     owner = np.repeat(np.arange(len(stances)), [len(stance.parts) for stance in stances])
     parts = [part for stance in stances for part in stance.parts]
-    above = np.array([rest.max() - rest[point] for _, _, point, _ in parts])  # where a foot stands flat
+    above = np.array([over[point] for _, _, point, _ in parts])
     places = np.array([place for *_, place in parts])
     sight = places / np.linalg.norm(places, axis=1, keepdims=True)
     spans, tops = np.array([stance.span for stance in stances]), np.array([stance.upright for stance in stances])

@@ -66,7 +66,7 @@ def test_a_click_on_nobody_names_person_frame_and_place(tmp_path, capsys, empty_
 @pytest.mark.parametrize("option, message", [
     (["--start", "12"], "cannot start at frame 12"), (["--end", "99"], "cannot end before frame 99"), (["--step", "0"], "step of 0"),
     (["--focal-px", "3"], "focal length of 3 px is not possible"), (["--click", "1:99,5,5"], "frame 99"), (["--height", "9"], "--height 9"),
-    (["--backend", "full"], "There is no backend called full")])
+    (["--backend", "best"], "There is no backend called best"), (["--backend", "full", "--weights", "nowhere"], "body4d setup full")])
 def test_options_that_do_not_fit_the_clip(tmp_path, capsys, empty_room, option, message):
     code, text = body4d("run", empty_room, "--out", tmp_path / "a.take", *option, capsys=capsys)
     assert code == 1 and message in text

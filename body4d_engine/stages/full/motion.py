@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `recover` found of one person over the whole clip, as `refine` uses it: how far each sample is believed, one identity, and where bodies stand."""
+
+import numpy as np
+
+from ...fit import corrected
+from ...fit.contact import LEAST_TRUST, Evidence
+from ...imports.mhr70 import MHR70
+from ...people import LIMBS
+from ...runs import runs
+from ...take import State
+from .legs import FEET
+from .sightings import Sightings
+
+BLOCK = 512  # samples read at once
+BELIEVED = [*range(21), *range(63, 70)]  # of the keypoints: body and feet, elbows, shoulders and neck; fingers would outvote them
+UNMEASURED = 0.05  # weight of a sample that was interpolated, beside a confidence up to 1
+HIPS = [MHR70.index(f"{side}_hip") for side in ("left", "right")]
+# MHR's parameters of each limb, from the collar bone or the hip; fingers go with their arm.
+_LIMBS = {"left arm": range(40, 50), "right arm": range(30, 40), "left leg": range(59, 68), "right leg": range(50, 59)}
+FAR_PX, FAR_M = 8.0, 0.5  # a keypoint that far off counts half; how far depth may go from where `recover` has it
+
+
+class Motion:
+    """Arrays (T,) of a person: measured, state, weight, segment (over a cut and past an absence it is another one), shot."""
+
+    def __init__(self, take, person, cuts: np.ndarray, figure, camera: dict):
+        track = Sightings(take, person.id)
+        self._take, self.group, self.figure = take, f"people/{person.id}", figure
+        self.asked = corrected.flags(person.corrections, take.frames)
+        hidden = self.asked & corrected.BODY > 0
+        self.span, self.measured = track.span, track.measured & ~hidden
+        self.state = np.where(track.measured & hidden, State.OCCLUDED, track.state).astype(np.uint8)
+        self.confidence = np.where(self.measured, np.asarray(self._read("confidence")[:]), 0)
+        self.weight = UNMEASURED + self.confidence
+        absent = self.state == State.ABSENT
+        self.shot = np.isin(np.arange(take.samples), cuts).cumsum()
+        self.segment = np.where(absent, -1 - np.arange(take.samples), self.shot + np.cumsum(absent))
+        self.spacing_s = take.frames.step * take.clip["fps"][1] / take.clip["fps"][0]
+        self.focal, self.centre = (camera[name].astype(np.float64) for name in ("focal_px", "principal_px"))
+        self._replaced = self._doubted()
+
+    # what `fit` and `find_stretches` of lite ask a survey for
+    @property
+    def seen(self) -> np.ndarray:
+        return self.measured
+
+    def shot_of(self) -> np.ndarray:
+        return self.shot
+
+    def _read(self, name: str):
+        return self._take.by_sample(self.group, name, "recover")
+
+    def _doubted(self) -> list[tuple[int, int, np.ndarray]]:
+        """(begin, stop, parameters) of what is not believed, because the user says so: all of a body, or a limb."""
+        hands = self.figure.head
+        fingers = {"left arm": hands.left_hand.tolist(), "right arm": hands.right_hand.tolist()}
+        places = {limb: np.array([*_LIMBS[limb], *fingers.get(limb, [])]) for limb in LIMBS}
+        doubted = [(self.asked & corrected.BODY > 0, np.arange(136))] + [(self.asked & corrected.LOST[limb] > 0, places[limb]) for limb in LIMBS]
+        return [(begin, stop, where) for flags, where in doubted for begin, stop in runs(flags)]
+
+    def params(self, low: int, high: int) -> np.ndarray:
+        """(high - low, 204) float64 as recovered; what is not believed lies between the nearest samples around it."""
+        out = np.array(self._read("params")[low:high], np.float64)
+        for begin, stop, where in self._replaced:
+            samples = np.arange(max(begin, low), min(stop, high))
+            ends = [end for end, inside in ((begin - 1, begin), (stop, stop - 1)) if 0 <= end < len(self.segment) and self.segment[end] == self.segment[inside]]
+            if len(samples) and ends:
+                first, last = (np.array(self._read("params")[end]) for end in (ends[0], ends[-1]))
+                between = self.figure.angles.between(first, last, (samples - begin + 1) / (stop - begin + 1))
+                out[np.ix_(samples - low, where)] = between[:, where]
+        return out
+
+    def identity(self) -> tuple[np.ndarray, np.ndarray]:
+        """One shape (45,) and one scale (28,): of every number the median over the samples that were measured, each as much as it is trusted."""
+        chosen = np.flatnonzero(self.measured)
+        if not len(chosen):
+            chosen = np.arange(*self.span)[:1]
+        return tuple(_median(np.concatenate([np.array(self._read(name)[chosen[first : first + BLOCK]]) for first in range(0, len(chosen), BLOCK)]),
+                             self.weight[chosen]) for name in ("shape", "scale"))
+
+    def placed(self, low: int, high: int, keypoints: np.ndarray) -> np.ndarray:
+        """(high - low, 3) root: where the keypoints (high - low, 70, 3) in person space cover those that were seen best. Robust least squares of
+        u z = f x + c z, which is linear in the root; depth is held loosely where `recover` has it. As recovered where nothing was measured."""
+        root, seen = (np.array(self._read(name)[low:high], np.float64) for name in ("root", "keypoints_px"))
+        points, trust = keypoints[:, BELIEVED].astype(np.float64), seen[:, BELIEVED, 2] * self.measured[low:high, None]
+        focal, rays = self.focal[low:high, None], seen[:, BELIEVED, :2] - self.centre[low:high, None]
+        out = root.copy()
+        for _ in range(4):
+            depth = np.maximum(points[..., 2] + out[:, None, 2], 0.05)
+            rows = np.zeros((*points.shape[:2], 2, 3))
+            rows[..., 0, 0] = rows[..., 1, 1] = focal
+            rows[..., 2] = -rays
+            off = rays * depth[..., None] - focal[..., None] * (points[..., :2] + out[:, None, :2])
+            weight = trust / depth**2 / (1 + ((off / depth[..., None]) ** 2).sum(-1) / FAR_PX**2)
+            right = np.einsum("nk,nkij,nki->nj", weight, rows, rays * points[..., 2:] - focal[..., None] * points[..., :2])
+            hold = trust.sum(1)[:, None] * np.array([1e-6, 1e-6, 1 / FAR_M**2]) + 1e-9
+            normal = np.einsum("nk,nkij,nkil->njl", weight, rows, rows) + hold[:, :, None] * np.eye(3)
+            out = np.linalg.solve(normal, (right + hold * root)[..., None])[..., 0]
+        return np.where((trust.sum(1) > 0)[:, None], out, root)
+
+    def evidence(self, camera) -> Evidence:
+        """What heels and toes do, for `fit.contact`."""
+        count = self._take.samples
+        found = Evidence(np.zeros((count, 4, 3)), np.zeros((count, 4, 3)), np.zeros((count, 3)), np.zeros((count, 4)), np.ones(count))
+        for low in range(*self.span, BLOCK):
+            part = slice(low, min(low + BLOCK, self.span[1]))
+            back = camera.rotation[part].transpose(0, 2, 1)[:, None]
+            root, points, pixels = (np.array(self._read(name)[part], np.float64) for name in ("root", "keypoints_m", "keypoints_px"))
+            rays = np.concatenate([(pixels[:, FEET, :2] - self.centre[part][:, None]) / self.focal[part][:, None, None], np.ones((len(root), 4, 1))], axis=2)
+            found.rays[part] = (back @ (rays / np.linalg.norm(rays, axis=2, keepdims=True))[..., None])[..., 0]
+            body = (back @ (points + root[:, None])[..., None])[..., 0]
+            found.points[part], found.hips[part] = body[:, FEET], body[:, HIPS].mean(1)
+            trust = pixels[:, FEET, 2] * (self.confidence[part] * camera.known[part])[:, None]
+            found.trust[part] = np.where(trust < LEAST_TRUST, 0, trust)
+            found.distance[part] = np.linalg.norm(root, axis=1)
+        return found
+
+
+def _median(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Of each column of values (N, D) the weighted median."""
+    order = np.argsort(values, axis=0, kind="stable")
+    total = np.cumsum(weight[order], axis=0)
+    middle = (total >= total[-1] / 2).argmax(0)
+    return values[order[middle, np.arange(values.shape[1])], np.arange(values.shape[1])]
