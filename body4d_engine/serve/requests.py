@@ -175,7 +175,7 @@ class Requests:
 
         folder = self._take_folder(params["take"])
         people, settings = [Person.from_json(entry) for entry in params["people"] or []], checked(params["settings"])
-        backend, until = get_backend(params["backend"] or "lite"), params["until"]
+        backend, until = get_backend(params["backend"] or "lite", settings["weights"]), params["until"]
         if until not in (None, *(stage.name for stage in backend.stages(settings))):
             raise Body4DError(f"There is no stage {until}.", code="bad_request")
         self._adopt(folder, None if params["fresh"] else params["copy"])

@@ -96,7 +96,7 @@ class FakeBackend:
     def __init__(self, *stages):
         self._stages = stages or (FakeTrack(), FakeRecover())
 
-    def lacks(self):
+    def lacks(self, weights=None):
         return []
 
     def stages(self, settings):

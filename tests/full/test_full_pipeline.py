@@ -40,7 +40,7 @@ class Tiny(Full):
     def __init__(self, net):
         self._net = net
 
-    def lacks(self):
+    def lacks(self, weights=None):
         return []
 
     def stages(self, settings):
