@@ -35,6 +35,16 @@ def read_pickled(file: Path) -> dict:
     return content if isinstance(content, dict) else {}
 
 
+def read_tensors(file: Path, under: str) -> dict[str, Tensor]:
+    """The tensors of such a file, of the dictionary `under` in it where there is one. Raises Body4DError as `read_pickled`, and where there is no tensor."""
+    content = read_pickled(file)
+    content = content.get(under, content)
+    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)} if isinstance(content, dict) else {}
+    if not tensors:
+        raise unreadable(file, "it holds no weights")
+    return tensors
+
+
 def owned(tensor: Tensor, device=None) -> Tensor:
     """A copy on the device, float32 where it is of floating point."""
     return tensor.to(device, torch.float32 if tensor.is_floating_point() else None, copy=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ...errors import Body4DError
-from ..checkpoints import read_pickled, unreadable
+from ..checkpoints import read_tensors, unreadable
 from .keys import COMPUTED, from_published
 
 HUB, INDEX, PUBLISHED = "model.safetensors", "model.safetensors.index.json", "sam3.pt"
@@ -25,7 +25,7 @@ def read_folder(folder: Path, names: Iterable[str]) -> dict[str, Tensor]:
     elif (folder / HUB).is_file():
         weights = _safetensors(folder / HUB)
     elif (folder / PUBLISHED).is_file():
-        weights = _pickled(folder / PUBLISHED)
+        weights = read_tensors(folder / PUBLISHED, "model")
     else:
         raise Body4DError(f"{folder} has neither {HUB} nor {PUBLISHED}.", "`body4d setup full` says where the weights come from.", "checkpoint_missing")
     if any(name.startswith(("detector.", "tracker.")) for name in weights):
@@ -48,12 +48,3 @@ def _safetensors(file: Path) -> dict[str, Tensor]:
         return load_file(file)
     except (SafetensorError, OSError, ValueError) as error:
         raise unreadable(file, error) from error
-
-
-def _pickled(file: Path) -> dict[str, Tensor]:
-    content = read_pickled(file)
-    content = content.get("model", content)
-    weights = {name: tensor for name, tensor in content.items() if isinstance(tensor, Tensor)} if isinstance(content, dict) else {}
-    if not weights:
-        raise unreadable(file, "it holds no weights")
-    return weights

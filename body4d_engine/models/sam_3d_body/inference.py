@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import Body4DError
-from ..checkpoints import without_weights
+from ..checkpoints import read_tensors, without_weights
 from . import keys
 from .backbone import build_backbone
 from .config import CONFIGS, Config
@@ -55,7 +55,7 @@ class Sam3dBody(nn.Module):
 
         `unread` of the result names what the checkpoint holds that this network has no use for.
         Raises Body4DError: `checkpoint_missing`, `checkpoint_unreadable`, `checkpoint_keys` (of another network, or not all there)."""
-        published = keys.read_checkpoint(folder / keys.CHECKPOINT)
+        published = read_tensors(folder / keys.CHECKPOINT, "state_dict")
         config = keys.config_of(published, configs)
         with without_weights():
             model = cls(config, mhr)

@@ -5,13 +5,12 @@
 way out it is written as training starts it, so that the published code loads the result without a missing or an unknown name."""
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import Body4DError
-from ..checkpoints import owned, read_pickled, unreadable
+from ..checkpoints import owned
 from .config import KEYPOINTS, Config
 from .heads import HAND
 
@@ -163,18 +162,6 @@ def _unused(ours: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
     for tail in ("", "_hand"):
         names |= {f"head_pose{tail}.hand_pose_comps_ori": torch.eye(HAND), f"head_pose{tail}.faces": torch.zeros(config.faces, 3, dtype=torch.long)}
     return names
-
-
-def read_checkpoint(file: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by their published names, mapped from the file where its format allows.
-
-    Raises Body4DError: `checkpoint_missing`, `checkpoint_unreadable` (broken, cut off, or it asks for more than tensors and options)."""
-    content = read_pickled(file)
-    content = content.get("state_dict", content)
-    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)} if isinstance(content, dict) else {}
-    if not tensors:
-        raise unreadable(file, "it holds no weights")
-    return tensors
 
 
 def assign(model: nn.Module, published: dict[str, Tensor]) -> tuple[str, ...]:
