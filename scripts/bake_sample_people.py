@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write `body4d_engine/sample_people.npz` from two of the people that facebookresearch/MHR publishes (`img_subj*.npz`, Apache-2.0).
+"""Write `body4d_engine/proving/sample_people.npz` from two of the people that facebookresearch/MHR publishes (`img_subj*.npz`, Apache-2.0).
 
     python scripts/bake_sample_people.py img_subj00.npz img_subj01.npz
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-TARGET = ROOT / "body4d_engine" / "sample_people.npz"
+TARGET = ROOT / "body4d_engine" / "proving" / "sample_people.npz"
 EVERY = 16  # vertices: 1153 of 18439, all over the body
 
 

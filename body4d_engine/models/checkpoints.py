@@ -45,9 +45,9 @@ def read_tensors(file: Path, under: str) -> dict[str, Tensor]:
     return tensors
 
 
-def owned(tensor: Tensor, device=None) -> Tensor:
-    """A copy on the device, float32 where it is of floating point."""
-    return tensor.to(device, torch.float32 if tensor.is_floating_point() else None, copy=True)
+def owned(tensor: Tensor, device=None, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A copy on the device, of that type where it is of floating point. One tensor of a file after the other so moved, no second network is held meanwhile."""
+    return tensor.to(device, dtype if tensor.is_floating_point() else None, copy=True)
 
 
 def missing(file: Path) -> Body4DError:
@@ -58,6 +58,17 @@ def unreadable(file: Path, why) -> Body4DError:
     """why: an exception, or words."""
     line = (str(why).splitlines() or [type(why).__name__])[0]
     return Body4DError(f"{file} cannot be read: {line}", HINT, "checkpoint_unreadable")
+
+
+@contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Inside, what is wrong with the content of a file is told with the file's name."""
+    try:
+        yield
+    except Body4DError as error:
+        if str(file) in error.message:
+            raise
+        raise Body4DError(f"{file}: {error.message}", error.hint, error.code) from error
 
 
 @contextmanager

@@ -10,11 +10,18 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
-from body4d_engine import examining, proving  # noqa: E402
+from body4d_engine import examining  # noqa: E402
+from body4d_engine.backends import BACKENDS  # noqa: E402
 from body4d_engine.cli import main  # noqa: E402
 from body4d_engine.models.mhr import keys, stand_in  # noqa: E402
 from body4d_engine.models.mhr.stand_in_program import Program  # noqa: E402
+from body4d_engine.clip import open_clip  # noqa: E402
+from body4d_engine.proving import clip, people  # noqa: E402
+from body4d_engine.proving.judging import read_truth  # noqa: E402
 from body4d_engine.weights import CATALOGUE, Located  # noqa: E402
+
+from . import fake_sam3, tiny_weights  # noqa: E402
+from .fake_sam3 import FakeSam3, FakeSeen, FakeTracker  # noqa: E402
 
 VERTICES = 300
 
@@ -41,13 +48,13 @@ def samples(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def settings(monkeypatch, tmp_path):
-    monkeypatch.setattr(proving, "settings_folder", lambda: tmp_path / "settings")
+    monkeypatch.setattr(people, "settings_folder", lambda: tmp_path / "settings")
 
 
 def check(rig, samples, folder):
     file = folder / "samples.npz"
     np.savez(file, **samples)
-    return proving.mhr([Located(CATALOGUE["sam-3d-body-dinov3"], {proving.RIG: rig})], file)
+    return people.mhr([Located(CATALOGUE["sam-3d-body-dinov3"], {people.RIG: rig})], file)
 
 
 def test_the_right_body_is_accepted(rig, samples, tmp_path):
@@ -77,11 +84,11 @@ def test_a_broken_file_is_told(rig, samples, tmp_path):
 
 
 def test_the_shipped_samples_fit_the_published_body():
-    with np.load(proving.SAMPLES) as data:
-        people = {key: data[key] for key in data}
-    assert people["shape"].shape == (2, keys.IDENTITY) and people["model_params"].shape == (2, keys.PARAMETERS) and people["expression"].shape == (2, 72)
-    assert people["indices"].max() < keys.VERTICES and people["vertices_m"].shape == (2, len(people["indices"]), 3)
-    heights = np.ptp(people["vertices_m"][..., 1], axis=1)
+    with np.load(people.SAMPLES) as data:
+        known = {key: data[key] for key in data}
+    assert known["shape"].shape == (2, keys.IDENTITY) and known["model_params"].shape == (2, keys.PARAMETERS) and known["expression"].shape == (2, 72)
+    assert known["indices"].max() < keys.VERTICES and known["vertices_m"].shape == (2, len(known["indices"]), 3)
+    heights = np.ptp(known["vertices_m"][..., 1], axis=1)
     assert (heights > 0.9).all() and (heights < 2.3).all()  # metres, of people who may sit
 
 
@@ -89,6 +96,60 @@ def test_without_weights_it_says_where_they_come_from(monkeypatch, tmp_path, cap
     for name, value in {"HF_HUB_CACHE": tmp_path, "BODY4D_WEIGHTS": tmp_path}.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.setattr(examining, "torch", lambda machine: examining.Check("torch", "ok", "not asked here: it takes seconds"))
-    main(["doctor", "--json", "--verify"])
-    last = json.loads(capsys.readouterr().out)["checks"][-1]
-    assert last["state"] == "missing" and "body4d setup full" in last["next"]
+    assert main(["doctor", "--json", "--verify"]) == 0
+    *_, body, whole = json.loads(capsys.readouterr().out)["checks"]
+    for check in (body, whole):
+        assert check["state"] == "missing" and "body4d setup full" in check["next"]
+    assert whole["name"] == clip.NAME and "the weights of SAM 3 (sam3.pt)" in whole["found"]
+
+
+def test_random_weights_go_through_everything_and_are_refused(monkeypatch, tmp_path, capsys):
+    """The path of the command with real networks, tiny and random: it ends in words, what they found is judged, and nothing of it passes."""
+    tiny_weights.use(monkeypatch, tiny_weights.write(tmp_path / "weights"), tmp_path)
+    monkeypatch.setattr(examining, "torch", lambda machine: examining.Check("torch", "ok", "not asked here: it takes seconds"))
+    assert main(["doctor", "--json", "--verify"]) == 1
+    said = capsys.readouterr()
+    checks = {check["name"]: check for check in json.loads(said.out)["checks"]}
+    assert "Traceback" not in said.err and checks["MHR rebuilds the sample people"]["state"] == "wrong"
+    proofs = {name: check for name, check in checks.items() if name.startswith("clip: ")}
+    assert {clip.NAME, clip.BY_CLICK} <= set(proofs)
+    for name, check in proofs.items():
+        assert check["state"] in ("ok", "wrong") and check["found"] and bool(check["next"]) == (check["state"] == "wrong"), name
+    assert proofs[clip.BY_CLICK]["state"] == "wrong"
+
+
+class Knowing(FakeSam3):
+    """Sees in each picture of the clip where the person truly is."""
+
+    def __init__(self):
+        super().__init__()
+        boxes = read_truth(clip.TRUTH).boxes
+        with open_clip(clip.CLIP) as frames:
+            self.where = {frames.read(number).tobytes(): box for number, box in enumerate(boxes)}
+            self.size = frames.height, frames.width
+
+    def see(self, rgb):
+        x0, y0, x1, y1 = self.where[rgb.tobytes()]
+        y, x = np.mgrid[: self.size[0], : self.size[1]] + 0.5
+        return FakeSeen(10 * ((2 * x - x0 - x1) ** 2 / (x1 - x0) ** 2 + (2 * y - y0 - y1) ** 2 / (y1 - y0) ** 2 < 1).astype(np.uint8))
+
+
+def test_right_masks_do_not_save_wrong_bodies(monkeypatch, tmp_path):
+    """All six checks of bodies are made of a random network's, and refuse it."""
+    tiny_weights.use(monkeypatch, tiny_weights.write(tmp_path / "weights"), tmp_path)
+    full = type(BACKENDS["full"])
+
+    class Tracked(full):
+        def stages(self, settings):
+            stages = super().stages(settings)
+            track = next(stage for stage in stages if stage.name == "track")
+            track._networks = lambda: (Knowing(), FakeTracker(), "cpu")
+            return stages
+
+    monkeypatch.setattr(fake_sam3, "HALO", fake_sam3.OUTSIDE)
+    checks = {check.name: check for check in clip.pipeline(Tracked())}
+    assert checks[clip.NAME].state == "ok" and all(f"{stage} " in checks[clip.NAME].found for stage in ("prepare", "camera", "track", "recover", "refine"))
+    assert checks[clip.BY_WORD].state == checks[clip.BY_CLICK].state == "ok"
+    assert len(checks) == 9
+    for name in ("reprojection", "left and right, front and back", "upright, feet at the bottom", "pose in space", "size"):
+        assert checks[f"clip: {name}"].state == "wrong" and checks[f"clip: {name}"].next, name

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """mhr_model.pt is read without running it: the same tensors as torch.jit would load, and a refusal of everything else."""
 import io
+import os
 import pickle
 import zipfile
 
@@ -11,6 +12,7 @@ pytest.importorskip("safetensors")
 
 from body4d_engine.errors import Body4DError  # noqa: E402
 from body4d_engine.models.mhr import Mhr, keys, reader, stand_in  # noqa: E402
+from body4d_engine.weights import verifying  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -142,24 +144,31 @@ def test_broken_files_are_refused(published, tmp_path):
             reader.read_archive(tmp_path / name)
         with pytest.raises(Body4DError) as error:
             reader.extracted(tmp_path / name, tmp_path / "out")
-        assert error.value.code == "mhr_unreadable" and not list((tmp_path / "out").glob("*"))
+        assert error.value.code == "mhr_unreadable" and not list((tmp_path / "out").glob("mhr*"))
     with pytest.raises(reader.ArchiveRefused, match="byte order"):
         reader.read_archive(with_pickle(tmp_path, tensor_pickle(), [("0", bytes(16))], order=b"big"))
 
 
 def test_extracted_once_and_again_when_the_source_changes(published, tmp_path, monkeypatch):
-    """Catches work done at every start, and an extract of a file that is no longer there."""
+    """Catches work done at every start, and an extract of a file that is no longer there, also where the new one has its size."""
     folder, source = tmp_path / "cache", tmp_path / "mhr_model.pt"
-    source.write_bytes(published.read_bytes())
-    extract = reader.extracted(source, folder)
+    rewritten(published, source, lambda name, content: content)
+    extract, size = reader.extracted(source, folder), source.stat().st_size
     direct = Mhr(keys.from_archive(reader.read_archive(published)))
     with torch.no_grad():
         assert torch.equal(Mhr.load(extract)(*stand_in.parameters(2))[0], direct(*stand_in.parameters(2))[0])
-    assert sorted(file.name for file in folder.iterdir()) == ["mhr.safetensors"]
-    written = extract.stat().st_mtime_ns
-    monkeypatch.setattr(reader, "read_archive", lambda file: pytest.fail("read again"))
-    assert reader.extracted(source, folder).stat().st_mtime_ns == written
+    assert [file.name for file in folder.glob("mhr*")] == ["mhr.safetensors"]
+    written, read = extract.stat().st_mtime_ns, []
+    monkeypatch.setattr(reader, "read_archive", lambda file: pytest.fail("extracted again"))
+    monkeypatch.setattr(verifying, "sha256", lambda file: read.append(file) or verifying.digest(file, "0" * 64))
+    assert reader.extracted(source, folder).stat().st_mtime_ns == written and not read
+    os.utime(source)
+    assert reader.extracted(source, folder).stat().st_mtime_ns == written and read
     monkeypatch.undo()
+    base = direct.base.numpy().tobytes()
+    rewritten(published, source, lambda name, content: content.replace(base, (2 * direct.base).numpy().tobytes()))
+    assert source.stat().st_size == size
+    assert torch.equal(Mhr.load(reader.extracted(source, folder)).base, 2 * direct.base)
     stand_in.save_torchscript(source, 44)
     assert Mhr.load(reader.extracted(source, folder)).vertex_count == 44
     extract.write_bytes(b"spoilt")
@@ -171,7 +180,7 @@ def test_only_the_known_file_may_be_run_where_it_cannot_be_read(published, tmp_p
     monkeypatch.setattr(reader, "read_archive", lambda file: (_ for _ in ()).throw(reader.ArchiveRefused("for the test")))
     with pytest.raises(Body4DError, match="for the test"):
         reader.extract(published, tmp_path / "a.safetensors")
-    monkeypatch.setattr(keys, "PUBLISHED_SHA256", reader.sha256(published))
+    monkeypatch.setattr(keys, "PUBLISHED_SHA256", verifying.sha256(published))
     reader.extract(published, tmp_path / "a.safetensors")
     assert Mhr.load(tmp_path / "a.safetensors").vertex_count == 40
 

@@ -5,7 +5,6 @@ A TorchScript archive is a zip: `data.pkl` describes a tree of objects whose lea
 `code/` holds programs, which are never opened here. Every name that the pickle may call is listed below: what rebuilds tensors and plain lists,
 and one holder of attributes for all classes of the archive. Anything else refuses the file.
 """
-import hashlib
 import os
 import pickle
 import sys
@@ -17,6 +16,8 @@ from pathlib import Path
 import torch
 
 from ...errors import Body4DError
+from ...weights.verifying import LEDGER, Ledger, sha256
+from ..checkpoints import naming
 from . import keys
 
 _FORMAT = "1"  # of the extract; another one is written anew
@@ -31,11 +32,13 @@ class ArchiveRefused(ValueError):
 
 
 def extracted(source: Path, folder: Path) -> Path:
-    """The extract of `source` (an mhr_model.pt) in `folder`, written on first use or where `source` has another size since. Raises Body4DError."""
+    """The extract of `source` (an mhr_model.pt) in `folder`, written on first use and where `source` holds something else since. Raises Body4DError.
+
+    The ledger in `folder` keeps the checksum of `source`, which is read again only where its size or time has changed."""
     target = folder / "mhr.safetensors"
     if not source.is_file():
         raise Body4DError(f"{source} does not exist.", "Download mhr_model.pt: `body4d setup full` says from where.", "mhr_missing")
-    if _metadata(target).get("source_bytes") != str(source.stat().st_size):
+    if _metadata(target).get("source_sha256") != Ledger(folder / LEDGER).sha256(source):
         extract(source, target)
     return target
 
@@ -44,7 +47,7 @@ def extract(source: Path, target: Path) -> None:
     """Writes the tensors of `source` that MHR needs to `target` (safetensors, about 60 MB), whole or not at all. Raises Body4DError."""
     from safetensors.torch import save_file
 
-    digest = sha256(source)
+    digest = sha256(source)  # read now: on this word a file may be run
     try:
         archive = read_archive(source)
     except ArchiveRefused as refused:
@@ -52,11 +55,12 @@ def extract(source: Path, target: Path) -> None:
             hint = "It may be broken: download it again. A file other than the published one is never run to find out."
             raise Body4DError(f"{source} cannot be read safely: {refused}.", hint, "mhr_unreadable") from refused
         archive = torch.jit.load(str(source), map_location="cpu").state_dict()  # code we know, to the bit
-    tensors = keys.from_archive(archive)
+    with naming(source):
+        tensors = keys.from_archive(archive)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
-        save_file(tensors, part, {"format": _FORMAT, "source_sha256": digest, "source_bytes": str(source.stat().st_size)})
+        save_file(tensors, part, {"format": _FORMAT, "source_sha256": digest})
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
@@ -73,11 +77,6 @@ def load(extract: Path) -> dict[str, torch.Tensor]:
         raise Body4DError(f"{extract} cannot be read: {error}.", "Delete it: it is made again from mhr_model.pt.", "mhr_unreadable") from error
     keys.check(tensors)
     return tensors
-
-
-def sha256(file: Path) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_archive(file: Path) -> dict[str, torch.Tensor]:

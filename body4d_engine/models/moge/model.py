@@ -14,7 +14,7 @@ from transformers.models.dinov2.configuration_dinov2 import Dinov2Config
 from transformers.models.dinov2.modeling_dinov2 import Dinov2Backbone, Dinov2Embeddings
 
 from ...errors import Body4DError
-from ..checkpoints import owned
+from ..checkpoints import naming, owned
 from .config import BACKBONES, LEVELS, PATCH, TRAINED_GRID, checked, other_checkpoint
 from .focal import focal_px, sample_rows, view_plane
 from .keys import from_published, read_checkpoint
@@ -144,13 +144,18 @@ class MoGe(nn.Module):
         """The published network in `path`, a `model.pt` or the folder that holds one.
 
         Raises Body4DError: `checkpoint_missing`, `checkpoint_unreadable`, `checkpoint_keys` (of another model, or not all there)."""
-        config, published = read_checkpoint(Path(path))
-        with torch.device("meta"):                          # no memory: every tensor comes from the file
-            model = cls.build(config, backbone_dtype)
-        ours = from_published(published, {name: tensor.shape for name, tensor in model.state_dict().items()})
+        with naming(Path(path)):
+            config, published = read_checkpoint(Path(path))
+            with torch.device("meta"):                      # no memory: every tensor comes from the file
+                model = cls.build(config, backbone_dtype)
+            ours = from_published(published, {name: tensor.shape for name, tensor in model.state_dict().items()})
         # Copied, straight to the device: the file may be replaced while the network lives.
         model.load_state_dict({name: owned(tensor, device) for name, tensor in ours.items()}, assign=True)
         return model.requires_grad_(False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.mean.device
 
     def grid(self, width: int, height: int, tokens: int | None = None) -> tuple[int, int]:
         """Rows and columns of image tokens for a picture: about `tokens` (the most that it was trained for, 3600, if None), as near square as they can be.
@@ -186,7 +191,7 @@ class MoGe(nn.Module):
             layers = self.backbone(pictures).feature_maps
         cells = [tokens[:, 1:].float().transpose(1, 2).unflatten(2, (rows, columns)) for tokens in layers]
         features = sum(project(cell) for project, cell in zip(self.projections, cells))
-        planes = [torch.from_numpy(view_plane(columns << level, rows << level, aspect)).float().permute(2, 0, 1) for level in range(LEVELS)]
+        planes = [torch.from_numpy(view_plane(columns << level, rows << level, aspect).astype(np.float32)).permute(2, 0, 1) for level in range(LEVELS)]
         planes = [plane.to(pictures.device).expand(len(pictures), -1, -1, -1) for plane in planes]
         return [torch.cat([features, planes[0]], 1), *planes[1:]]
 

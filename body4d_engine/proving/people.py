@@ -1,27 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`body4d doctor --verify`: proves on a user's machine what cannot be proven without the published weights.
+"""Two people whom SAM 3D Body found in one photograph are built again from their parameters.
 
-MHR: two people whom SAM 3D Body found in one photograph are built again from their parameters. Parameters and vertices are those that
-facebookresearch/MHR publishes (Apache-2.0, tools/mhr_smpl_conversion/data); every 16th vertex is kept here.
+Parameters and vertices are those that facebookresearch/MHR publishes (Apache-2.0, tools/mhr_smpl_conversion/data); every 16th vertex is kept here.
 """
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import Body4DError
-from .examining import SET_UP, Check
-from .weights.catalogue import BODIES
-from .weights.places import Located, locate, settings_folder
+from ..errors import Body4DError
+from ..examining import SET_UP, Check
+from ..weights.places import Located, settings_folder
 
 SAMPLES = Path(__file__).with_name("sample_people.npz")
 CLOSE_M = 1e-4
 RIG = "assets/mhr_model.pt"
-
-
-def prove() -> Iterator[Check]:
-    """What can be proven with the weights that are here."""
-    yield mhr([locate(f"sam-3d-body-{body}") for body in BODIES])
 
 
 def mhr(bodies: list[Located], samples: Path = SAMPLES) -> Check:
@@ -50,13 +42,15 @@ def rebuilding_errors(rig: Path, samples: Path = SAMPLES) -> list[float]:
     import numpy as np
     import torch
 
-    from .models.mhr import Mhr
-    from .models.mhr.reader import extracted
+    from ..models.mhr import Mhr
+    from ..models.mhr.reader import extracted
 
     with np.load(samples) as data:
         people = {key: torch.from_numpy(data[key]) for key in data}
     with torch.no_grad():
         model = Mhr.load(extracted(rig, settings_folder()))
+        if int(people["indices"].max()) >= model.vertex_count:
+            raise Body4DError(f"{rig} has {model.vertex_count} vertices: it is another body.", f"{SET_UP} fetches the right one.", "mhr_other_model")
         vertices, _ = model(people["shape"], people["model_params"], people["expression"], people["indices"].long())
         ours = model.to_camera(vertices)
     return [float(distance) for distance in (ours - people["vertices_m"]).norm(dim=-1).amax(-1)]
