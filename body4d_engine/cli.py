@@ -37,6 +37,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--smoothing", type=float, default=1.0, metavar="F", help="how calm the motion is made: 0 as measured, 1 as a rule, at most 4")
     run.add_argument("--no-foot-lock", action="store_true", help="do not hold planted feet in place")
     run.add_argument("--body-only", action="store_true", help="full: hands get no look of their own, which is quicker")
+    run.add_argument("--models", choices=("ours", "official"), default="ours", help="full: whose code runs the networks: ours, or the published packages "
+                     "sam3, moge and sam_3d_body that you have installed")
+    run.add_argument("--compile", action="store_true", help="full: have torch compile the network for bodies, which takes minutes, before it runs")
     run.add_argument("--weights", type=Path, metavar="FOLDER", help="full: where its weights are; else as for setup")
     run.add_argument("--memory-limit", type=float, metavar="GB", help="full: how much of the device's memory it may take")
     run.add_argument("--start", type=int, default=0, metavar="S", help="first frame")
@@ -89,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
     setup.add_argument("--only", choices=("packages", "weights"), default="", help="leave the other out")
     setup.add_argument("--show", action="store_true", help="only show what would be done")
     setup.add_argument("--yes", action="store_true", help="do not ask")
+    setup.add_argument("--login", action="store_true", help="only log in at the hub: takes an access token from standard input, for all programs of this user")
     setup.add_argument("--json", action="store_true", help="for programs: the plan, then events, one JSON object per line")
     setup.set_defaults(call=set_up)
 
@@ -111,10 +115,11 @@ def run_take(args) -> int:
 
     if args.stop_with_stdin:
         threading.Thread(target=_stop_with_stdin, daemon=True).start()
-    backend = get_backend(args.backend, args.weights)
+    backend = get_backend(args.backend, args.weights, args.models)
     people = people_from_options(args.people, args.click, args.box, args.height)
     settings = checked({"focal_px": args.focal_px, "focal_mm": args.focal_mm, "heights": heights_from_options(args.height),
-                        "smoothing": args.smoothing, "foot_lock": not args.no_foot_lock, "hands": not args.body_only, "weights": args.weights,
+                        "smoothing": args.smoothing, "foot_lock": not args.no_foot_lock, "hands": not args.body_only, "models": args.models,
+                        "compile": args.compile, "weights": args.weights,
                         "memory_limit": None if args.memory_limit is None else args.memory_limit * 1e9})
     clip = open_clip(args.video, args.start, args.end, args.step, image_fps=args.image_fps)
     with Display().showing() as display:
@@ -172,13 +177,14 @@ def examine(args) -> int:
 
     result = examination(args.online, args.verify)
     print(json.dumps(result, indent=1)) if args.json else print_examination(result)
-    return 0 if any(backend["works"] for backend in result["backends"].values()) else 1
+    refuted = args.verify and any(check["state"] == "wrong" for check in result["checks"])
+    return 1 if refuted or not any(backend["works"] for backend in result["backends"].values()) else 0
 
 
 def set_up(args) -> int:
-    from .setup.command import set_up
+    from .setup.command import log_in, set_up
 
-    return set_up(args.weights, args.body, args.only, args.yes, args.show, args.json)
+    return log_in(args.json) if args.login else set_up(args.weights, args.body, args.only, args.yes, args.show, args.json)
 
 
 def serve_pipe(args) -> int:

@@ -8,18 +8,19 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import NamedTuple
 
 from .errors import Body4DError
+from .models import official
 from .setup.machine import Machine
 from .setup.packages import PACKAGES
 from .setup.plan import OLDEST_TORCH, PYTHONS, fits, gpu_words, lacks, number, torch_build
 from .weights import hub
 from .weights.catalogue import BODIES, CATALOGUE, Weights, needed
 from .weights.places import Located, hub_cache, locate, weights_folder
-from .weights.verifying import Ledger
+from .weights.verifying import Ledger, replaced
 
 SET_UP = "body4d setup full"
 # torch is asked in a process of its own: a broken one can take its process along.
@@ -31,6 +32,15 @@ if devices: (torch.ones(8, device="cuda") + 1).sum().item()
 if mps: (torch.ones(8, device="mps") + 1).sum().item()
 free = torch.cuda.mem_get_info()[0] if devices else 0
 print("BODY4D" + json.dumps([torch.__version__, torch.version.cuda or "", [device.name for device in devices], free, mps]))
+"""
+# Nor is the published code, for which `--models official` asks, imported here.
+PROBE_CODE = """
+import sys
+from importlib import import_module
+try:
+    import_module(sys.argv[1])
+except BaseException as error:
+    sys.exit("\\nBODY4D" + f"{type(error).__name__}: {error}".splitlines()[0])
 """
 PROBE_S = 120
 
@@ -49,7 +59,7 @@ def all_checks(machine: Machine, online: bool = False) -> list[Check]:
     checks = [python(machine), video(), graphics(machine), torch(machine), packages(machine)]
     located = [_best_body()] + [locate(weights.name) for weights in needed() if weights.stage != "recover"]
     checks += [weights_check(one) for one in sorted(located, key=lambda one: list(CATALOGUE).index(one.weights.name))]
-    checks.append(room(located))
+    checks += [room(located), published_code(machine)]
     return checks + (list(hub_access([one.weights for one in located])) if online else [])
 
 
@@ -143,7 +153,7 @@ def weights_check(located: Located) -> Check:
             return Check(name, "wrong", f"{path} cannot be read: {why}", f"{SET_UP} fetches it again." if file in [one.name for one in weights.files]
                          else f"Delete it and run {SET_UP}.")
     known = {file.name: file.sha256 for file in weights.files if file.sha256 and file.name in located.files}
-    sound = all(Ledger().knows(located.files[file], sha256) for file, sha256 in known.items())
+    sound = all(Ledger().knows(located.files[file], sha256) or replaced().has(located.files[file]) for file, sha256 in known.items())
     return Check(name, "ok", f"{located.checkpoint}" + (", checksum right" if known and sound else ", checksum not verified yet") + f" ({weights.use})",
                  "" if known and sound else f"{SET_UP} --only weights verifies it.")
 
@@ -180,6 +190,28 @@ def room(located: list[Located]) -> Check:
     return Check("disk", "ok", found + (f"; {lacking / 1e9:.1f} GB are needed" if lacking else ""))
 
 
+def published_code(machine: Machine) -> Check:
+    """The packages of `--models official`, which nobody needs: which are here, of which version, where, and whether they load."""
+    found, steps = [], []
+    for package in official.PACKAGES.values():
+        if not package.here:
+            why = "is not installed"
+        elif not package.whole:
+            why = f"in {package.folder} has no {package.file}"
+        elif wrong := _failing(package.entry):
+            why = f"in {package.folder} does not load: {wrong}"
+        else:
+            found.append(f"{package.module} {_version(package.module)} in {package.folder}")
+            continue
+        found.append(f"{package.module} {why}")
+        steps.append(f"For {package.module}: {package.install}.")
+    if not machine.gpus:
+        found.append("there is no NVIDIA GPU, and it computes on no other")
+    words = "; ".join(found)
+    return Check("--models official", "note", words, " ".join(["Nothing needs it: the engine has its own networks.", *steps])) if steps or not machine.gpus \
+        else Check("--models official", "ok", words)
+
+
 def hub_access(weights: list[Weights]) -> Iterator[Check]:
     """Asks the hub for every repository whether this user may have it. Downloads nothing."""
     for one in weights:
@@ -190,6 +222,25 @@ def hub_access(weights: list[Weights]) -> Iterator[Check]:
             yield Check(name, "missing" if error.code == "no_hub_library" else "wrong", error.message, error.hint)
         else:
             yield Check(name, "ok", "may be fetched")
+
+
+def _failing(module: str) -> str:
+    """Why a module does not load; "" where it does."""
+    try:
+        done = subprocess.run([sys.executable, "-c", PROBE_CODE, module], capture_output=True, stdin=subprocess.DEVNULL, text=True, timeout=PROBE_S,
+                              errors="replace")
+    except (OSError, subprocess.TimeoutExpired):
+        return f"it does not answer within {PROBE_S} s"
+    told = [line[6:] for line in done.stderr.splitlines() if line.startswith("BODY4D")]
+    return told[0] if told else f"it takes its process along ({done.returncode})" if done.returncode else ""
+
+
+def _version(module: str) -> str:
+    """Of the package that is installed under that name; a folder in PYTHONPATH has none."""
+    try:
+        return metadata.version(module)
+    except metadata.PackageNotFoundError:
+        return "(a checkout)"
 
 
 def _unfit(machine: Machine) -> str:

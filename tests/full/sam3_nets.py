@@ -7,9 +7,10 @@ import torch
 from body4d_engine.models.sam3.model import Sam3
 
 
-def lively(seed: int = 0) -> Sam3:
-    """The library starts some weights at zero or nearly so (places in time, the memory's layers): here every weight changes the result."""
-    sam3 = Sam3.build("tiny", seed=seed)
+def lively(seed: int = 0, config: str = "tiny", gain: float = 1.5) -> Sam3:
+    """The library starts some weights at zero or nearly so (places in time, the memory's layers): here every weight changes the result. `gain`: of the variance
+    from layer to layer; above 1 the last digits grow."""
+    sam3 = Sam3.build(config, seed=seed)
     random = torch.Generator().manual_seed(seed)
     for name, tensor in sam3.net.named_parameters():
         noise = torch.randn(tensor.shape, generator=random)
@@ -19,7 +20,7 @@ def lively(seed: int = 0) -> Sam3:
             tensor.copy_(0.3 * noise)
         else:
             fan_in = tensor[0].numel() if tensor.ndim > 1 else 1
-            tensor.copy_(noise * (1.5 / fan_in) ** 0.5)
+            tensor.copy_(noise * (gain / fan_in) ** 0.5)
     return sam3
 
 

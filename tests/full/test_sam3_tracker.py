@@ -279,6 +279,25 @@ def test_a_mask_is_taken_as_it_is(sam3):
         tracker.prompt(2, 1)
 
 
+def test_a_masks_pointer_is_that_of_the_single_guess(sam3, monkeypatch):
+    # As in the published code; the library's own tracker takes the best of three. Mutation: `several` left as it is.
+    asked, real = [], sam3.tracker.mask_decoder.forward
+    monkeypatch.setattr(sam3.tracker.mask_decoder, "forward", lambda **given: asked.append(given["multimask_output"]) or real(**given))
+    tracker = start(sam3)
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[20:60, 15:45] = True
+    tracker.prompt(0, 1, mask=mask)
+    tracker.step(0, FRAMES[0])
+    assert asked == [False]
+    with torch.inference_mode():
+        given, view = torch.from_numpy(mask).float(), sam3.see(FRAMES[0]).view
+        side = 4 * sam3.tracker.prompt_encoder.mask_input_size[0]
+        large = torch.nn.functional.interpolate(given[None, None], (side, side), mode="bilinear", antialias=True)
+        single, best = (network.segment(sam3.tracker, network.as_map(view.low), view, mask=sam3.tracker.mask_downsample(large), several=several).pointer[0]
+                        for several in (False, True))
+    assert torch.allclose(tracker.people[1].prompted[0].pointer, single, atol=1e-4) and (single - best).abs().max() > 0.01
+
+
 def test_a_later_mask_takes_pixels_from_the_memory_of_an_earlier_one(sam3, monkeypatch):
     # Mutations: the earlier one wins, or both remember the pixels.
     mask = np.zeros((HEIGHT, WIDTH), bool)

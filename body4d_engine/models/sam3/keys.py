@@ -70,7 +70,7 @@ _SHARED = {
 }
 # Dropped on the way in. Tables that are computed, and what only points drawn for the detector would read.
 COMPUTED = re.compile(r"freqs_cis|rope_embeddings|position_ids|inv_freq|attn_mask|coord_cache|position_encoding\.")
-_UNREAD = re.compile(r"detector\.geometry_encoder\.points_|detector\.transformer\.decoder\.instance_")
+UNREAD = re.compile(r"detector\.geometry_encoder\.points_|detector\.transformer\.decoder\.instance_")
 _POSITIONS, _PROJECTION = "detector." + _VIT + "pos_embed", "detector." + _TEXT + "text_projection"
 
 
@@ -103,7 +103,7 @@ def from_published(published: dict[str, Tensor], names: Iterable[str]) -> dict[s
         if whole == _PROJECTION:
             tensor = tensor.T
         weights[name] = tensor.chunk(3)["qkv".index(part)] if part in ("q", "k", "v") else tensor
-    return weights | {name: tensor for name, tensor in published.items() if name not in used and not COMPUTED.search(name) and not _UNREAD.match(name)}
+    return weights | {name: tensor for name, tensor in published.items() if name not in used and not COMPUTED.search(name) and not UNREAD.match(name)}
 
 
 def to_published(weights: dict[str, Tensor]) -> dict[str, Tensor]:

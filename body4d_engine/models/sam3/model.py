@@ -20,6 +20,7 @@ from .keys import check
 from .pictures import resize_logits, to_network
 from .text import WORDS, tokens
 
+TEXT_ENCODER = "detector_model.text_encoder."
 DETECTED = 0.5                   # the published threshold of a detection's score
 SAME = 0.1                       # two detections whose masks overlap more than this (IoU) are one person
 
@@ -68,8 +69,11 @@ class Sam3:
         return cls(net, CONFIGS[config], device, dtype)
 
     @classmethod
-    def load(cls, folder: Path | str, config: str = "full", device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "Sam3":
+    def load(cls, folder: Path | str, config: str = "full", device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32,
+             lean: bool = False) -> "Sam3":
         """The weights in a folder: `model.safetensors` (or its parts with an index) as the hub has it, else `sam3.pt` as first published.
+
+        Tensors go from the file to the device one by one. lean: without the text encoder, see `drop_text_encoder`, whose weights are then never copied.
 
         Raises Body4DError: `checkpoint_missing`, `checkpoint_unreadable`, `checkpoint_mismatch` (another model's, a missing or unknown name, another size)."""
         from transformers import Sam3VideoModel
@@ -78,8 +82,12 @@ class Sam3:
             net = Sam3VideoModel(library_config(CONFIGS[config]))
         weights = read_folder(Path(folder), net.state_dict())
         check(weights, net.state_dict(), folder)
-        net.load_state_dict({name: owned(tensor) for name, tensor in weights.items()}, assign=True)
-        return cls(net, CONFIGS[config], device, dtype)
+        net.load_state_dict({name: tensor.float() if lean and name.startswith(TEXT_ENCODER) else owned(tensor, device) for name, tensor in weights.items()},
+                            assign=True)
+        sam3 = cls(net, CONFIGS[config], device, dtype)
+        if lean:
+            sam3.drop_text_encoder()
+        return sam3
 
     @property
     def device(self) -> torch.device:

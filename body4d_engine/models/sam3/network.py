@@ -120,11 +120,12 @@ def segment(tracker, picture: Tensor, seen: View, points: Tensor | None = None, 
 
 
 def pointer_from_mask(tracker, seen: View, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """A person given by a mask (H, W) float in 0..1: its pointer (1, C), and whether it shows anybody (1) bool. The picture is looked at without memory."""
+    """A person given by a mask (H, W) float in 0..1: its pointer (1, C), that of the network's single guess as published, and whether it shows anybody (1) bool.
+    The picture is looked at without memory."""
     side = 4 * tracker.prompt_encoder.mask_input_size[0]
     mask = F.interpolate(mask[None, None], (side, side), mode="bilinear", align_corners=False, antialias=True)
     shown = (mask > 0).any()[None]
-    pointer = segment(tracker, as_map(seen.low), seen, mask=tracker.mask_downsample(mask)).pointer
+    pointer = segment(tracker, as_map(seen.low), seen, mask=tracker.mask_downsample(mask), several=False).pointer
     return torch.where(shown[:, None], pointer, tracker.no_object_pointer.float()), shown
 
 

@@ -14,7 +14,8 @@ def to_network(rgb: np.ndarray, size: int, device: torch.device | str = "cpu") -
     processor."""
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or 0 in rgb.shape:
         raise ValueError(f"a picture is (H, W, 3) uint8, not {rgb.shape} {rgb.dtype}")
-    picture = torch.from_numpy(np.ascontiguousarray(rgb)).to(device).permute(2, 0, 1)[None].float()
+    picture = torch.from_numpy(np.array(rgb)).to(device)  # a copy: the frame may be read-only or a mirrored view
+    picture = picture.permute(2, 0, 1)[None].float()
     picture = F.interpolate(picture, (size, size), mode="bilinear", antialias=True, align_corners=False)
     return picture.round_().clamp_(0, 255).div_(127.5).sub_(1.0)
 

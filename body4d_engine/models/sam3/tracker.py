@@ -130,7 +130,7 @@ class Tracker:
     # One frame
 
     def _look(self, frame: int, rgb) -> None:
-        seen = rgb if isinstance(rgb, Seen) else None
+        seen = None if isinstance(rgb, np.ndarray) else rgb
         if (seen.height, seen.width) != (self.height, self.width) if seen else rgb.shape[:2] != (self.height, self.width):
             raise ValueError(f"frame {frame} is not {self.width} x {self.height} px")
         if seen is not None or self._seen is None or self._seen[0] != frame:
