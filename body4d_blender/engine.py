@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 from body4d_engine.errors import Body4DError
@@ -49,6 +50,14 @@ def engine_command(setting: str = "") -> list[str]:
     if SSH.match(Path(words[0]).name):
         words[1:1] = _ssh_options(words[1:])
     return words if words[-1] == "serve" else [*words, "serve"]
+
+
+def setup_words(setting: str) -> str:
+    """What sets up the full backend of the engine of that setting, to be typed where it runs. Raises EngineError."""
+    words = engine_command(setting)[:-1]
+    if SSH.match(Path(words[0]).name):
+        words = [words[0], "-t", *[word for word in words[1:] if word not in _ssh_options([]) and word != "-T"]]
+    return shlex.join([*words, "setup", "full"]) if os.name != "nt" else subprocess.list2cmdline([*words, "setup", "full"])
 
 
 def _program(path: str) -> str | None:

@@ -77,6 +77,11 @@ def installed() -> installing.Status:
     return _installed.get(install_root()) or refresh()
 
 
+def weights_folder() -> str:
+    """The user's own folder for weights; '' leaves that to the engine."""
+    return _folder("weights_folder")
+
+
 def refresh() -> installing.Status:
     """Look again. Raises EngineError."""
     root = install_root()

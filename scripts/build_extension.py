@@ -4,7 +4,7 @@
     python scripts/build_extension.py [--out dist]
 
 The zip holds the add-on, the engine (a wheel that Blender installs for reading takes, and that an engine environment is made from), the
-models, pip, the lock of the engine's packages, and the licences. The same sources give the same bytes. Where a Blender module is at hand
+models, pip, the locks of the engine's packages, and the licences. The same sources give the same bytes. Where a Blender module is at hand
 the result is checked by Blender's own validator. To host a repository, put the two files into one folder of any web server.
 """
 
@@ -68,7 +68,7 @@ def contents(wheels: List[Path]) -> Dict[str, Path]:
     files.update({"LICENSES/" + path.name: path for folder in (ROOT / "LICENSES", MODELS / "licenses") for path in folder.iterdir()
                   if not path.name.startswith("GPL")})
     files.update({"wheels/" + path.name: path for path in wheels})
-    files["wheels/lite.txt"] = setup_env.LOCKS / "lite.txt"
+    files.update({"wheels/" + name: setup_env.LOCKS / name for name in ("lite.txt", "full.txt")})
     return files
 
 

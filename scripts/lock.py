@@ -25,17 +25,22 @@ def pythons(name: str) -> tuple[str, ...]:
     """The Python versions a lock is for. Blender's modules exist for one each."""
     if name == "bpy-5.2":
         return ("3.13",)
-    return ("3.11",) if name.startswith("bpy-") or name == "full" else ("3.11", "3.13")
+    return ("3.11",) if name.startswith("bpy-") else ("3.11", "3.13")
+
+
+def sources(name: str) -> list[str]:
+    """PyTorch's build for Linux without a GPU: from a folder that uv is told of (which has to hold it for all Pythons), else from PyTorch."""
+    return ["--extra-index-url", TORCH_INDEX] if name == "full" and not os.environ.get("UV_FIND_LINKS") else []
 
 
 def resolve(uv: str, name: str) -> None:
     # One version for all Pythons, so that results do not depend on which one a user has. uv looks only at lower bounds of the Python
     # versions of packages: what fits no newer Python has to be bounded in the .in file.
     only_one_package = ["--no-deps"] if name in ("demo", "views") else []
-    # PyTorch's build for Linux without a GPU: from a folder that uv is told of, else from PyTorch.
-    source = ["--extra-index-url", TORCH_INDEX] if name == "full" and not os.environ.get("UV_FIND_LINKS") else []
+    # The full engine is added to the lite one, whose packages stay as they are.
+    held = ["--constraint", str(FOLDER / "lite.txt")] if name == "full" else []
     subprocess.run([uv, "pip", "compile", "--quiet", "--universal", "--fork-strategy", "fewest", "--python-version", pythons(name)[0],
-                    "--upgrade", "--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url", *only_one_package, *source,
+                    "--upgrade", "--generate-hashes", "--no-header", "--no-annotate", "--no-emit-index-url", *only_one_package, *held, *sources(name),
                     str(FOLDER / f"{name}.in"), "--output-file", str(FOLDER / f"{name}.txt")], check=True, cwd=FOLDER)
     if re.search(r"https?://|--(extra-)?index-url|--find-links", (FOLDER / f"{name}.txt").read_text(encoding="utf-8")):
         sys.exit(f"requirements/{name}.txt names an address: a lock must hold versions and hashes only")
@@ -45,7 +50,7 @@ def missing(uv: str, name: str, platform: str, python: str) -> str:
     """What has no wheel there, or ''."""
     with tempfile.TemporaryDirectory() as target:
         done = subprocess.run([uv, "pip", "install", "--dry-run", "--require-hashes", "--no-deps", "--only-binary", ":all:", "--target", target,
-                               "--python-platform", platform, "--python-version", python, "--requirements", str(FOLDER / f"{name}.txt")],
+                               "--python-platform", platform, "--python-version", python, *sources(name), "--requirements", str(FOLDER / f"{name}.txt")],
                               capture_output=True, text=True, env={**os.environ, "MACOSX_DEPLOYMENT_TARGET": "14.0"})
     if done.returncode == 0:
         return ""

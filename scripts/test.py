@@ -24,7 +24,7 @@ import setup_env
 from pythons import Python, SetupError
 from setup_env import ROOT
 
-FULL = (3, 11)  # PyTorch's wheel in the lock is for this one
+FULL = (3, 11)  # with which the full backend is tested; on the others where --every-python asks for it
 BLENDERS = (("4.2", (3, 11)), ("4.5", (3, 11)), ("5.0", (3, 11)), ("5.2", (3, 13)))
 
 
@@ -61,7 +61,8 @@ def rings(quick: bool, every_python: bool) -> Iterator[Ring]:
                 name = "engine-%d.%d" % minor
                 yield Ring(name, engine, other, missing="" if other else "Python %d.%d was not found" % minor)
     if not quick:
-        yield Ring("full", ("tests/full",), pythons.find(FULL), missing=_without_torch())
+        for minor in pythons.BLENDER_FOR if every_python else (FULL,):
+            yield Ring("full" if minor == FULL else "full-%d.%d" % minor, ("tests/full",), pythons.find(minor), missing=_without_torch(minor))
     for version, minor in BLENDERS:
         if quick and version != pythons.BLENDER_FOR[here.minor]:
             continue
@@ -72,11 +73,11 @@ def rings(quick: bool, every_python: bool) -> Iterator[Ring]:
         yield Ring(version, ("tests/blender",), python, version, missing)
 
 
-def _without_torch() -> str:
-    """Why the full backend cannot be tested here; '' where it can."""
-    python = pythons.find(FULL)
+def _without_torch(minor: Tuple[int, int]) -> str:
+    """Why the full backend cannot be tested with this Python here; '' where it can."""
+    python = pythons.find(minor)
     if python is None:
-        return "Python %d.%d was not found" % FULL
+        return "Python %d.%d was not found" % minor
     if sys.platform == "linux" and platform.machine() != "x86_64":
         return "the lock has no PyTorch for %s" % platform.machine()
     return pythons.no_wheels(python, blender_too=False)
@@ -87,7 +88,7 @@ def run(ring: Ring, arguments: List[str]) -> Tuple[Counts, str]:
     if ring.blender:
         folder = setup_env.blender(ring.python, ring.blender)
     else:
-        folder = setup_env.full(ring.python) if ring.name == "full" else setup_env.engine(ring.python)
+        folder = setup_env.full(ring.python) if ring.name.startswith("full") else setup_env.engine(ring.python)
     # The checkout is what is tested, in child processes too, whatever wheels were built from it.
     paths = [setup_env.test_packages(ring.python), ROOT, ROOT / "packages" / "body4d-lite-models"]
     variables = setup_env.child_environment(*paths)
@@ -121,7 +122,7 @@ def main(arguments: List[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], epilog="Other options go to pytest.")
     parser.add_argument("--quick", action="store_true", help="leave out slow tests, the full backend and all Blenders but one")
     parser.add_argument("--only", action="append", default=[], metavar="RING", help="engine, full, 4.2, 4.5, 5.0 or 5.2")
-    parser.add_argument("--every-python", action="store_true", help="the engine's tests on Python 3.11 and on 3.13")
+    parser.add_argument("--every-python", action="store_true", help="the tests of the engine and of the full backend on Python 3.11 and on 3.13")
     options, rest = parser.parse_known_args(arguments)
     known = ["engine", "full"] + [version for version, _ in BLENDERS]
     if set(options.only) - set(known):

@@ -30,6 +30,7 @@ class Bundle(NamedTuple):
     models: Path
     pip: Path
     lock: Path  # exact versions and hashes of everything else
+    full: Path  # of the full engine's packages, torch's builds among them
 
     @property
     def version(self) -> str:
@@ -41,6 +42,11 @@ class Bundle(NamedTuple):
         return hashlib.sha256(self.lock.read_bytes()).hexdigest()[:16]
 
     @property
+    def full_key(self) -> str:
+        """Changes with the full engine's packages."""
+        return hashlib.sha256("\n".join(self.full_entries()).encode()).hexdigest()[:16]
+
+    @property
     def code_key(self) -> str:
         """Changes with the engine and its models."""
         return f"{hashlib.sha256(self.engine.read_bytes()).hexdigest()[:16]} {self.models.name} {self.models.stat().st_size}"
@@ -48,18 +54,34 @@ class Bundle(NamedTuple):
     def packages(self) -> list[Package]:
         """What the lock asks for on this system."""
         found = []
-        for entry in self.lock.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
-            if not entry.strip() or entry.startswith("#"):
-                continue
+        for entry in self.entries():
             match = re.match(r"([\w.-]+)==([\w.!+]+)\s*(?:;\s*(.*?)\s*)?(?=--hash|$)", entry)
             if ACTIVE[match[3] or ""]:
                 found.append(Package(match[1], match[2], tuple(re.findall(r"--hash=(\S+)", entry))))
         return found
 
+    def entries(self) -> list[str]:
+        """The lock, a line each."""
+        return _entries(self.lock)
+
+    def full_entries(self) -> list[str]:
+        """The lock of what the full engine needs on top, torch aside, whose build depends on the machine: lines of a requirements file."""
+        lite = {_name(entry) for entry in self.entries()}
+        return [entry for entry in _entries(self.full) if _name(entry) not in {*lite, "torch"}]
+
+
+def _entries(lock: Path) -> list[str]:
+    lines = lock.read_text(encoding="utf-8").replace("\\\n", " ").splitlines()
+    return [" ".join(line.split()) for line in lines if line.strip() and not line.startswith("#")]
+
+
+def _name(entry: str) -> str:
+    return entry.split("==")[0]
+
 
 def find_bundle(folder: Path = CARRIED) -> Bundle:
     """The files of this extension. Raises Body4DError where they are not there: a checkout has none."""
-    patterns = ("body4d_engine-*.whl", "body4d_lite_models-*.whl", "pip-*.whl", "lite.txt")
+    patterns = ("body4d_engine-*.whl", "body4d_lite_models-*.whl", "pip-*.whl", "lite.txt", "full.txt")
     found = [next(iter(sorted(folder.absolute().glob(pattern))), None) for pattern in patterns]
     if None in found:
         raise Body4DError(f"This copy of the add-on does not carry the engine: {folder} is missing or incomplete.",

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The environments on disk: which one counts, what it holds, whether its base Python is still there."""
+"""The environments on disk: which one counts, what it holds, whether its base Python is still there.
+
+The full engine's packages lie beside the environment, in `full-N`, and are let in by one line in a .pth file. So an installation of theirs that is cut short
+leaves the environment as it was, and a new environment takes over the packages that are there.
+"""
 
 import json
 import os
@@ -13,6 +17,7 @@ from body4d_engine.errors import Body4DError
 from .bundle import Bundle
 
 STAMP = "body4d.json"
+DOOR = "body4d-full.pth"  # in an environment's site-packages
 
 
 class Status(NamedTuple):
@@ -29,6 +34,7 @@ class Status(NamedTuple):
     base: str = ""  # the Python it was made from
     bytes: int = 0
     seconds: float = 0.0  # how long the installation took
+    full: dict | None = None  # the stamp of the full engine's packages, where they are let in; with `outdated`: other versions than the add-on brings
 
     @property
     def usable(self) -> bool:
@@ -56,7 +62,7 @@ def status(root: Path, bundle: Bundle | None = None) -> Status:
         return Status("absent")
     stamp = read_stamp(folder)
     base = configured(folder, "executable") or configured(folder, "home")
-    known = Status("complete", folder, stamp["engine"], stamp["python"], base, stamp["bytes"], stamp["seconds"])
+    known = Status("complete", folder, stamp["engine"], stamp["python"], base, stamp["bytes"], stamp["seconds"], full_stamp(root, folder, bundle))
     if not configured(folder, "home") or not os.path.lexists(python_of(folder)):
         return known._replace(state="damaged")
     if not Path(configured(folder, "home")).is_dir() or not python_of(folder).exists():
@@ -72,6 +78,61 @@ def current(root: Path) -> Path | None:
     """The environment that counts: of those with a stamp the newest."""
     folders = [(stamp["number"], folder) for folder in root.glob("engine-*") if (stamp := read_stamp(folder))]
     return max(folders)[1] if folders else None
+
+
+def site_packages(folder: Path) -> list[Path]:
+    """Where the packages of an environment are, or of a folder that pip took for a prefix: systems name it differently, and some have two."""
+    patterns = ("[Ll]ib/site-packages", "lib/python*/site-packages", "lib64/python*/site-packages", "local/lib*/python*/dist-packages")
+    return [path for pattern in patterns for path in sorted(folder.glob(pattern)) if not (path.parent.parent.is_symlink() or path.parent.is_symlink())]
+
+
+def full_folder(root: Path) -> Path | None:
+    """The full engine's packages that count: of those with a stamp the newest."""
+    folders = [(stamp["number"], folder) for folder in root.glob("full-*") if (stamp := read_stamp(folder))]
+    return max(folders)[1] if folders else None
+
+
+def full_stamp(root: Path, folder: Path, bundle: Bundle | None = None) -> dict | None:
+    """What is known of the full engine's packages where environment `folder` lets them in."""
+    full = full_folder(root)
+    if not full or not any((site / DOOR).exists() for site in site_packages(folder)):
+        return None
+    stamp = read_stamp(full)
+    return {**stamp, "outdated": bool(bundle) and stamp["lock"] != bundle.full_key}
+
+
+def let_in(folder: Path, full: Path) -> None:
+    """Have environment `folder` see the packages of `full`, after its own."""
+    door = site_packages(folder)[0] / DOOR
+    part = door.with_name(DOOR + ".part")
+    part.write_text("".join(f"{os.path.relpath(site, door.parent)}\n" for site in site_packages(full)), encoding="ascii")  # what Pythons take it for differs
+    os.replace(part, door)
+
+
+def shut_out(folder: Path) -> None:
+    for site in site_packages(folder):
+        (site / DOOR).unlink(missing_ok=True)
+
+
+def attach(root: Path, folder: Path) -> None:
+    """Let the full engine's packages that are there into a new environment; those made for another Python are of no use any more."""
+    full = full_folder(root)
+    if full and read_stamp(full)["python"] == minor_of(folder):
+        let_in(folder, full)
+    elif full:
+        forget(full)
+
+
+def forget(folder: Path) -> None:
+    """Delete what was superseded: it counts no more, even where files that are in use stay until the next sweep."""
+    (folder / STAMP).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def minor_of(folder: Path) -> str:
+    """The Python of an environment, as "3.11"."""
+    version = configured(folder, "version") or configured(folder, "version_info")
+    return ".".join(version.split(".")[:2])
 
 
 def read_stamp(folder: Path) -> dict | None:
@@ -121,14 +182,27 @@ def size_text(count: float) -> str:
 
 
 def remove(root: Path) -> None:
-    """Delete the environments; the user's `wheels` stay. The engine must have ended. Raises Body4DError."""
+    """Delete the environments and the full engine's packages; the user's `wheels` stay, weights lie elsewhere. The engine must have ended. Raises
+    Body4DError."""
     if not root.is_dir():
         return
     lock = hold(root)
     try:
-        for folder in [*root.glob("engine-*")]:
+        for folder in [*root.glob("engine-*"), *root.glob("full-*")]:
             remove_folder(folder)
         sweep(root)
+    finally:
+        lock.release()
+
+
+def remove_full(root: Path) -> None:
+    """Delete the full engine's packages; the lite engine and all weights stay. Raises Body4DError."""
+    lock = hold(root)
+    try:
+        for folder in root.glob("engine-*"):
+            shut_out(folder)
+        for folder in [*root.glob("full-*")]:
+            remove_folder(folder)
     finally:
         lock.release()
 
@@ -165,5 +239,5 @@ def remove_folder(folder: Path) -> None:
 
 def sweep(root: Path) -> None:
     """Delete what cut short installations and removals left. Only the holder of the lock may."""
-    for folder in [*root.glob("old-*"), *root.glob("temporary-*"), *(f for f in root.glob("engine-*") if not (f / STAMP).exists())]:
+    for folder in [*root.glob("old-*"), *root.glob("temporary-*"), *(f for f in [*root.glob("engine-*"), *root.glob("full-*")] if not (f / STAMP).exists())]:
         shutil.rmtree(folder, ignore_errors=True)

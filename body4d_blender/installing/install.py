@@ -1,24 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One installation, in a thread of its own."""
+"""The lite engine's installation."""
 
-import collections
 import json
-import math
-import os
-import queue
 import shutil
-import subprocess
-import threading
 import time
-import traceback
 from pathlib import Path
-from typing import NamedTuple
 
 from body4d_engine.errors import Body4DError
 
 from . import environment, interpreters, offline, pip
 from .bundle import Bundle
 from .environment import Status, python_of, size_bytes, size_text
+from .job import Job
 
 # Measured with the lock of this version on Linux; other systems differ by some tenths, which only the bar shows.
 DOWNLOAD_BYTES, UNPACKED_BYTES = 161e6, 476e6
@@ -27,63 +20,18 @@ LOCKED = ("--require-hashes", "--no-deps", "--only-binary=:all:", "--no-compile"
 SPOKEN = ("--progress-bar", "raw", "--retries", "2")  # without a second try pip does not say why there is no connection
 
 
-class Progress(NamedTuple):
-    fraction: float  # of the whole, 0..1
-    text: str
-
-
-class Cancelled(Body4DError):
-    """The user stopped it."""
-
-
-class Install(threading.Thread):
+class Install(Job):
     """Install the engine into `root`, or bring it up to date; all files of Blender's own Python stay as they are.
 
     `chosen`: the Python to make it from, '' finds one; `own`: Blender's, the last resort; `online`: whether packages may be downloaded;
-    `repair`: make everything anew. Start it with start(); `progress` and `log` may be read at any time; when `running` is False, `result`
-    or `error` is set. An engine that was there stays until the new one is verified.
+    `repair`: make everything anew. `result`: the Status. An engine that was there stays until the new one is verified.
     """
 
     def __init__(self, root: Path, bundle: Bundle, chosen: str = "", own: str = "", online: bool = True, repair: bool = False):
-        super().__init__(daemon=True, name="body4d install")
-        self.root, self.bundle, self.chosen, self.own, self.online, self.repair = root.absolute(), bundle, chosen, own, online, repair
-        self.progress = Progress(0.0, "Starting")
-        self.log: collections.deque[str] = collections.deque(maxlen=400)
-        self.error: Body4DError | None = None
-        self.instructions = ""  # how to go on without internet, where that is what failed
-        self.result: Status | None = None
-        self._cancelled = threading.Event()
-        self._process: subprocess.Popen | None = None
+        super().__init__(root, bundle)
+        self.chosen, self.own, self.online, self.repair = chosen, own, online, repair
 
-    @property
-    def running(self) -> bool:
-        return self.is_alive()
-
-    def cancel(self) -> None:
-        """Stop at once; what was there before stays. Returns before everything is cleaned up: join() waits for that."""
-        self._cancelled.set()
-
-    def run(self) -> None:
-        lock = None
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            lock = environment.hold(self.root)
-            environment.sweep(self.root)
-            self.result = self._install()
-        except Body4DError as error:
-            self.error = error
-        except OSError as error:
-            message, hint, code = pip.explain(f"[Errno {error.errno}] {error.strerror}: {error.filename}")
-            self.error = Body4DError(message, hint, code)
-        except Exception as error:  # a mistake of ours must not leave a bar that never ends
-            self.log.extend(traceback.format_exc().splitlines())
-            self.error = Body4DError(f"Something went wrong that should not: {error!r}.", "Please report this with the details.", "internal")
-        finally:
-            if lock:
-                environment.sweep(self.root)
-                lock.release()
-
-    def _install(self) -> Status:
+    def work(self) -> Status:
         began = time.monotonic()
         found = environment.status(self.root)
         stamp = environment.read_stamp(found.folder) if found.folder else None
@@ -97,6 +45,7 @@ class Install(threading.Thread):
         took = time.monotonic() - began
         stamp.update(code=self.bundle.code_key, engine=self.bundle.version, bytes=size_bytes(folder), seconds=round(took, 1))
         environment.write_stamp(folder, stamp)
+        environment.attach(self.root, folder)
         for other in [other for other in self.root.glob("engine-*") if other != folder]:
             shutil.rmtree(other, ignore_errors=True)  # an engine that still runs on Windows keeps its files; the next sweep gets them
         self._tell(1.0, f"Installed in {took:.0f} s, {size_text(stamp['bytes'])}")
@@ -171,56 +120,3 @@ class Install(threading.Thread):
             return kept
 
         return take
-
-    def _pip(self, folder: Path, arguments: list[str], take=None) -> None:
-        self._run(pip.command(python_of(folder), self.bundle.pip, *arguments), take=take)
-
-    def _run(self, command: list[str], checked: bool = True, take=None, limit_s: float = math.inf) -> tuple[int, str]:
-        """Exit code and output; what takes longer than `limit_s` is killed. Raises Cancelled, and where `checked` Body4DError for a command that
-        fails."""
-        if self._cancelled.is_set():
-            raise Cancelled("The installation was cancelled.", "What was there before stays.", "cancelled")
-        temporary = self.root / "temporary-files"
-        temporary.mkdir(exist_ok=True)
-        quiet = {"creationflags": subprocess.CREATE_NO_WINDOW} if os.name == "nt" else {"start_new_session": True}
-        try:
-            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace",
-                                       cwd=self.root, env=pip.variables(temporary), **quiet)
-        except OSError as error:
-            if checked:
-                raise Body4DError(f"{command[0]} does not start: {error.strerror}.", "Repair the engine.", "does_not_start") from error
-            return -1, str(error)
-        lines: queue.Queue[str | None] = queue.Queue()
-        reader = threading.Thread(target=lambda: [*map(lines.put, process.stdout), lines.put(None)], daemon=True)
-        reader.start()
-        output, until = [], time.monotonic() + limit_s
-        try:
-            while (line := self._next(lines)) is not None and time.monotonic() < until:
-                text = line.rstrip()
-                if (take(text or None) if take else True) and text:
-                    output.append(text)
-                    if checked:  # what is only asked for an answer is no news
-                        self.log.append(text)
-            code = process.wait() if line is None else -1
-        finally:
-            process.stdin.close()
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-            reader.join()
-            process.stdout.close()
-        if checked and code:
-            raise Body4DError(*pip.explain("\n".join(output)))
-        return code, "\n".join(output)
-
-    def _next(self, lines: queue.Queue) -> str | None:
-        """The next line, '' now and then while none comes, None at the end. Raises Cancelled."""
-        if self._cancelled.is_set():
-            raise Cancelled("The installation was cancelled.", "What was there before stays.", "cancelled")
-        try:
-            return lines.get(timeout=0.2)
-        except queue.Empty:
-            return "\n"
-
-    def _tell(self, fraction: float, text: str) -> None:
-        self.progress = Progress(max(fraction, self.progress.fraction), text)

@@ -5,7 +5,7 @@ import os
 import re
 from pathlib import Path
 
-# It ends with its parent, however that ends: whoever reads from a closed pipe knows.
+# A child ends with its parent, however that ends: whoever reads from a closed pipe knows.
 WATCHED = """
 import os, runpy, sys, threading
 def watch():
@@ -13,7 +13,12 @@ def watch():
     os._exit(4)
 threading.Thread(target=watch, daemon=True).start()
 sys.argv = sys.argv[1:]
-sys.path.insert(0, sys.argv[0])
+"""
+# What the environment lets in from beside it is none of its own: pip would take it for installed, or replace it there.
+PIP = WATCHED + """
+first, *others = sys.argv[0].split(os.pathsep)
+beside = os.path.join(os.path.dirname(sys.prefix), "full-")
+sys.path[:] = [first, *(path for path in sys.path if not path.startswith(beside)), *others]
 runpy.run_module("pip", run_name="__main__", alter_sys=True)
 """
 # The user's settings for mirrors, proxies and certificates count; those about where to install would break ours.
@@ -21,9 +26,9 @@ UNWANTED = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_USER", "PIP_CONSTRAINT"
             "__PYVENV_LAUNCHER__", "VIRTUAL_ENV")
 
 
-def command(python: Path, pip: Path, *arguments: str) -> list[str]:
-    """pip's wheel, run as it is by an environment's Python that has no pip."""
-    return [str(python), "-I", "-u", "-X", "utf8", "-c", WATCHED, str(pip), *arguments]
+def command(python: Path, pip: Path, *arguments: str, seeing: list[Path] = ()) -> list[str]:
+    """pip's wheel, run as it is by an environment's Python that has no pip. `seeing`: folders whose packages count as installed too."""
+    return [str(python), "-I", "-u", "-X", "utf8", "-c", PIP, os.pathsep.join(map(str, (pip, *seeing))), *arguments]
 
 
 def variables(temporary: Path) -> dict[str, str]:
@@ -87,6 +92,9 @@ def explain(output: str) -> tuple[str, str, str]:
     if re.search(r"No matching distribution|not a supported wheel", output):
         return ("A package does not exist for this machine, or a folder of wheels lacks it. pip said: " + last_lines(output, 2) + ".",
                 "Choose another Python (64-bit, 3.11 to 3.13).", "no_package")
+    if "Long Path support" in output:
+        return ("The paths of a package's files become longer than Windows takes.", "Choose a short folder under Install In, such as C:\\body4d.",
+                "path_too_long")
     if re.search(r"Permission denied|Errno 13|WinError 5\b", output):
         return "The engine's folder cannot be written. " + last_lines(output, 1) + ".", "Choose a folder that you may write to.", "not_writable"
     return "Installing failed. " + last_lines(output, 6) + ".", "Try again, or copy the details into a report.", "failed"

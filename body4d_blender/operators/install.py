@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Install, repair and remove the engine; ask it what it can do; clear its cache."""
+"""Install, repair and remove the lite engine; ask the engine what it can do; clear its cache."""
 
 import time
 
@@ -7,12 +7,12 @@ import bpy
 
 from body4d_engine.errors import Body4DError
 
-from .. import connection, generating, installing, preferences
+from .. import connection, examining, generating, installing, preferences
 from ..engine import EngineError
 
 TICK_S = 0.2
 
-job: installing.Install | None = None  # the running installation, or the last one
+job: installing.Job | None = None  # the running installation, or the last one
 asked = ""  # whatever was last asked of the engine for the preferences failed so, in words
 cache_bytes: int | None = None
 
@@ -21,7 +21,7 @@ def is_installing() -> bool:
     return job is not None and job.running
 
 
-class _EndsEngine:
+class EndsEngine:
     """An operator that ends the engine."""
 
     @classmethod
@@ -40,6 +40,7 @@ def forget() -> None:
     global asked, cache_bytes
     connection.stop()  # first: it tells whoever waits for an answer
     asked, cache_bytes = "", None
+    examining.forget()
 
 
 def redraw() -> None:
@@ -69,7 +70,7 @@ def look() -> None:
         connection.ask("cache", done=heard, failed=failed)
 
 
-class BODY4D_OT_install_engine(_EndsEngine, bpy.types.Operator):
+class BODY4D_OT_install_engine(EndsEngine, bpy.types.Operator):
     """Download the lite engine's packages and install them, the engine and its models into a folder of their own"""
 
     bl_idname = "body4d.install_engine"
@@ -82,7 +83,6 @@ class BODY4D_OT_install_engine(_EndsEngine, bpy.types.Operator):
         return "Make the engine's environment anew, with a Python that is there now" if properties.repair else cls.__doc__
 
     def execute(self, context):
-        global job
         set_up = preferences.current()
         chosen = bpy.path.abspath(set_up.python) if set_up else ""
         try:
@@ -91,21 +91,27 @@ class BODY4D_OT_install_engine(_EndsEngine, bpy.types.Operator):
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
         forget()  # an engine that runs would keep its files open, and know nothing of the new ones
-        job = installing.Install(preferences.install_root(), carried, chosen, preferences.own_python(), bpy.app.online_access, self.repair)
-        job.start()
-        if not bpy.app.background:
-            bpy.app.timers.register(_tick, first_interval=TICK_S, persistent=True)
-            return {"FINISHED"}
-        _wait(job)
-        preferences.refresh()
-        if job.error:
-            self.report({"ERROR"}, "\n".join(filter(None, [str(job.error), job.instructions])))
-            return {"CANCELLED"}
-        self.report({"INFO"}, job.progress.text)
+        return start(self, installing.Install(preferences.install_root(), carried, chosen, preferences.own_python(), bpy.app.online_access, self.repair))
+
+
+def start(operator: bpy.types.Operator, work: installing.Job) -> set[str]:
+    """Let it run while the preferences show it; without a window, wait for it and report how it ended. What an operator returns."""
+    global job
+    job = work
+    job.start()
+    if not bpy.app.background:
+        bpy.app.timers.register(_tick, first_interval=TICK_S, persistent=True)
         return {"FINISHED"}
+    _wait(job)
+    preferences.refresh()
+    if job.error:
+        operator.report({"ERROR"}, "\n".join(filter(None, [str(job.error), job.instructions])))
+        return {"CANCELLED"}
+    operator.report({"INFO"}, job.progress.text)
+    return {"FINISHED"}
 
 
-def _wait(running: installing.Install) -> None:
+def _wait(running: installing.Job) -> None:
     """Without a window: wait and print. Ctrl-C cancels."""
     told = None
     try:
@@ -149,7 +155,7 @@ class BODY4D_OT_cancel_install(bpy.types.Operator):
         return {"FINISHED"}
 
 
-class BODY4D_OT_remove_engine(_EndsEngine, bpy.types.Operator):
+class BODY4D_OT_remove_engine(EndsEngine, bpy.types.Operator):
     """Delete the installed engine. Takes and scenes stay as they are"""
 
     bl_idname = "body4d.remove_engine"
@@ -172,7 +178,7 @@ class BODY4D_OT_remove_engine(_EndsEngine, bpy.types.Operator):
         return {"FINISHED"}
 
 
-class BODY4D_OT_check_engine(_EndsEngine, bpy.types.Operator):
+class BODY4D_OT_check_engine(EndsEngine, bpy.types.Operator):
     """Start the engine and show what it can do on its machine"""
 
     bl_idname = "body4d.check_engine"

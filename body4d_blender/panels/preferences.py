@@ -6,6 +6,8 @@ import bpy
 from .. import connection, installing, preferences
 from ..engine import EngineError
 from ..operators import install
+from ..operators.full_engine import of_full_engine
+from . import examination, full_engine
 from .common import wrapped
 
 _looked: tuple = ()  # the choice for which the engine was asked already
@@ -19,12 +21,14 @@ def draw(self, layout, context) -> None:
         found = installing.Status("absent")
         wrapped(layout, str(error), "ERROR", width)
     _engine(self, layout.box(), context, found, width)
+    full_engine.draw(self, layout.box(), found, width)
     box = layout.box()
     box.label(text="Existing Engine")
     box.use_property_split = True
     box.prop(self, "engine", text="Python or Command")
     wrapped(box, "An engine environment on this computer, or a command that starts one elsewhere: ssh gpu-box body4d serve", "NONE", width)
     _folders(self, layout.box(), width)
+    examination.draw(layout.box(), width)  # last: it grows
 
 
 def _engine(self, box, context, found: installing.Status, width: int) -> None:
@@ -35,7 +39,7 @@ def _engine(self, box, context, found: installing.Status, width: int) -> None:
         _look_once((self.engine, found.folder, self.cache_folder, self.weights_folder))
     if self.engine:
         wrapped(box, f"In use: {self.engine}", "CHECKMARK", width)
-    if install.is_installing():
+    if install.is_installing() and not of_full_engine():
         progress = install.job.progress
         split = box.split(factor=0.75)
         split.progress(factor=progress.fraction, type="BAR", text=progress.text)
@@ -65,7 +69,7 @@ def _engine(self, box, context, found: installing.Status, width: int) -> None:
         box.use_property_split = True
         box.prop(self, "python", placeholder="Found by itself")
         box.prop(self, "engine_folder", placeholder="The extension's own folder")
-    if install.job is not None and install.job.error:
+    if install.job is not None and install.job.error and not of_full_engine():
         _failure(box, install.job, width)
 
 
@@ -76,7 +80,8 @@ def _hello(box, width: int) -> None:
         box.label(text=f"Engine {hello.get('engine')} on {hello.get('device')}, Python {hello.get('python')}", icon="SYSTEM")
         for name, backend in hello.get("backends", {}).items():
             lacks = backend["lacks"]
-            wrapped(box, f"Backend {name}: " + (f"lacks {', '.join(lacks)}" if lacks else "works"), "ERROR" if lacks else "CHECKMARK", width)
+            icon = "CHECKMARK" if not lacks else "IMPORT" if name == "full" else "ERROR"  # whoever is happy with lite need not have the other
+            wrapped(box, f"Backend {name}: " + (f"lacks {', '.join(lacks)}" if lacks else "works"), icon, width)
     elif install.asked:
         wrapped(box, install.asked, "ERROR", width)
 
@@ -104,9 +109,6 @@ def _failure(box, job: installing.Install, width: int) -> None:
 def _folders(self, box, width: int) -> None:
     box.label(text="Folders")
     box.use_property_split = True
-    backends = (connection.hello() or {}).get("backends", {})
-    if self.weights_folder or backends.keys() - {"lite"}:
-        box.prop(self, "weights_folder", placeholder="None needed")
     row = box.row()
     row.prop(self, "cache_folder", placeholder="Automatic")
     known = install.cache_bytes

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """`body4d setup full`: shows what would be installed and from where, asks, does it."""
 
+import getpass
 import json
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import Body4DError
 from ..events import Event, Notice, Progress
+from ..weights import login
 from ..weights.catalogue import needed
+from ..weights.explaining import endpoint
 from ..weights.places import hub_cache, remember, weights_folder
 from . import doing
 from .machine import Machine, this_machine
@@ -15,13 +19,38 @@ from .plan import Plan, gpu_words, plan
 
 
 def set_up(given: Path | None, body: str, only: str, yes: bool, show: bool, as_json: bool) -> int:
-    """The command. `only`: packages, weights or '' for both. Exit status: 0 all is there at the end, or was only shown; 1 the user said no."""
+    """The command. `only`: packages, weights or '' for both. Exit status: 0 all is there at the end, or was only shown; 1 the user said no.
+    `as_json`: an error too is a line, {"error": {message, hint, code}}, before it is raised."""
+    with _errors_as_lines(as_json):
+        return _set_up(given, body, only, yes, show, as_json)
+
+
+def log_in(as_json: bool = False) -> int:
+    """Takes an access token of the hub from standard input and has huggingface_hub keep it."""
+    with _errors_as_lines(as_json):
+        login.log_in(getpass.getpass("Access token (nothing is shown): ") if sys.stdin.isatty() else sys.stdin.readline())
+        print(json.dumps({"done": True}) if as_json else "Logged in.", flush=True)
+    return 0
+
+
+@contextmanager
+def _errors_as_lines(as_json: bool):
+    try:
+        yield
+    except Body4DError as error:
+        if as_json:
+            print(json.dumps({"error": error.to_json()}), flush=True)
+        raise
+
+
+def _set_up(given: Path | None, body: str, only: str, yes: bool, show: bool, as_json: bool) -> int:
     machine, folder = this_machine(), weights_folder(given)
     names = [] if only == "packages" else [weights.name for weights in needed(body)]
     located = doing.located_for(names, folder)
     steps = plan(machine, located, packages=only != "weights")
     if as_json:
-        print(json.dumps({"plan": steps.to_json(), "weights_folder": str(folder or hub_cache())}), flush=True)
+        print(json.dumps({"plan": steps.to_json(), "weights_folder": str(folder or hub_cache()), "hub": endpoint(), "logged_in": login.logged_in()}),
+              flush=True)
     else:
         print_plan(steps, machine, folder)
     if show:
@@ -57,6 +86,8 @@ def print_plan(steps: Plan, machine: Machine, folder: Path | None) -> None:
             print(f"         {', '.join(step.files)}\n         {step.licence}\n         {step.page}")
     if any(step.kind == "weights" for step in steps.steps):
         print(f"Weights go to {folder or hub_cache()}" + ("" if folder else ", the hub's cache; --weights FOLDER puts them elsewhere") + ".")
+        if not login.logged_in():
+            print("You are not logged in at the hub: `body4d setup full --login` takes an access token, as does `hf auth login`.")
     if steps.steps:
         unknown = any(step.bytes is None for step in steps.steps)
         print(f"Together {size(steps.bytes)} to download" + (", and those of unknown size." if unknown else "."))

@@ -17,13 +17,11 @@ from ..events import Event, Notice, Progress
 from ..weights import hub
 from ..weights.catalogue import CATALOGUE, Weights
 from ..weights.places import Located, hub_cache, locate, settings_folder
-from ..weights.verifying import Ledger, is_checksum
+from ..weights.verifying import Ledger, is_checksum, replaced
 from .plan import Plan, Step
 
 Tell = Callable[[Event], None]
 TELL_S = 0.25  # between two events of one download
-# What packages need on disk while they are installed, beside the download: with CUDA 2.7 GB became 5.6 GB, without it 0.2 GB became 0.9 GB.
-UNPACKED, UNPACKED_BYTES = 2.1, 500_000_000
 
 
 def carry_out(plan: Plan, weights: Iterable[Located], folder: Path | None, tell: Tell, pip: Callable[[Step, Tell], None] | None = None) -> None:
@@ -44,10 +42,10 @@ def carry_out(plan: Plan, weights: Iterable[Located], folder: Path | None, tell:
 
 
 def install(step: Step, tell: Tell) -> None:
-    """Packages, by the pip of this Python. Raises Body4DError."""
+    """Packages, by the pip of this Python: from PyTorch's index what only it has, the rest from where this pip has its packages. Raises Body4DError."""
     if importlib.util.find_spec("pip") is None:
         raise Body4DError(f"This Python has no pip: {sys.executable}.", f"Run `{sys.executable} -m ensurepip` and then this again.", "no_pip")
-    index = ["--index-url", step.index] if step.index else []
+    index = ["--extra-index-url", step.index] if step.index else []
     process = subprocess.Popen([sys.executable, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", *index, *step.requirements],
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, encoding="utf-8", errors="replace")
     lines = []
@@ -111,11 +109,14 @@ def _fetch(wanted: dict[str, set[str]], folder: Path | None, tell: Tell) -> None
 
 def _fetch_one(weights: Weights, name: str, remote: hub.Remote, folder: Path | None, tell: Tell) -> None:
     known = next((file for file in weights.files if file.name == name), None)
-    if known and known.sha256 and len(remote.etag) == 64 and remote.etag != known.sha256:
+    newer = bool(known and known.sha256 and len(remote.etag) == 64 and remote.etag != known.sha256)
+    if newer:
         tell(Notice(weights.name, "newer_file", f"The hub has another {name} of {weights.title} than this version knows. It is used if its contents fit."))
     path = hub.fetch(weights, name, folder, remote, _steady(tell, weights.name, remote.bytes, name))
     if is_checksum(remote.etag):
         Ledger().trust(path, remote.etag)
+    if newer:
+        replaced().trust(path, remote.etag)
     tell(Progress(weights.name, remote.bytes, remote.bytes, unit="byte", note=f"{name} is here and sound: {path}"))
 
 
@@ -133,8 +134,7 @@ def _steady(tell: Tell, stage: str, total: int, note: str) -> Callable[..., None
 
 
 def _check_room(plan: Plan, folder: Path | None) -> None:
-    packages = sum(step.bytes or 0 for step in plan.steps if step.kind == "packages")
-    needs = [(Path(sys.prefix), packages * (1 + UNPACKED) + UNPACKED_BYTES if packages else 0, "packages"),
+    needs = [(Path(sys.prefix), plan.room_bytes, "packages"),
              (folder or hub_cache(), sum(step.bytes or 0 for step in plan.steps if step.kind == "weights"), "weights")]
     for place, bytes_, what in needs:
         there = next(parent for parent in (place.absolute(), *place.absolute().parents) if parent.exists())

@@ -32,7 +32,7 @@ class Remote:
 
 def ask(weights: Weights, name: str) -> Remote:
     """What the hub says of a file, which also shows whether this user may have it. Raises Body4DError with the way on."""
-    huggingface_hub = _library()
+    huggingface_hub = library()
     try:
         url = huggingface_hub.hf_hub_url(weights.repository, name, endpoint=endpoint())
         found = huggingface_hub.get_hf_file_metadata(url, token=huggingface_hub.get_token() or False, endpoint=endpoint())
@@ -60,7 +60,7 @@ def fetch(weights: Weights, name: str, folder: Path | None, remote: Remote, prog
             _download(weights, name, part, remote, progress)
             _check(weights, name, part, remote)
             os.replace(part, target)
-        return target if folder else Path(_library().hf_hub_download(weights.repository, name, cache_dir=str(hub_cache()), endpoint=endpoint()))
+        return target if folder else Path(library().hf_hub_download(weights.repository, name, cache_dir=str(hub_cache()), endpoint=endpoint()))
     except Body4DError:
         raise
     except Exception as error:
@@ -121,10 +121,11 @@ class _Part(io.BufferedRandom):
 def _token_for(address: str) -> str | bool:
     """The user's token goes to the hub and to nobody whom it points to."""
     own = {urlsplit(endpoint()).netloc, urlsplit(HUB).netloc}
-    return (_library().get_token() or False) if urlsplit(address).netloc in own else False
+    return (library().get_token() or False) if urlsplit(address).netloc in own else False
 
 
-def _library():
+def library():
+    """huggingface_hub. Raises Body4DError."""
     try:
         import huggingface_hub
     except ImportError as error:

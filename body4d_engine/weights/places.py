@@ -67,11 +67,16 @@ def settings_folder() -> Path:
     return Path(base) / "body4d"
 
 
-def hub_cache() -> Path:
-    """The cache of huggingface_hub, by the same variables that it reads."""
+def hub_home() -> Path:
+    """The folder of huggingface_hub, by the same variables that it reads."""
     home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
-    cache = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or os.path.join(home, "hub")
-    return Path(os.path.expandvars(cache)).expanduser()
+    return Path(os.path.expandvars(home)).expanduser()
+
+
+def hub_cache() -> Path:
+    """Its cache."""
+    cache = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    return Path(os.path.expandvars(cache)).expanduser() if cache else hub_home() / "hub"
 
 
 def weights_folder(given: str | Path | None = None) -> Path | None:
@@ -146,7 +151,9 @@ def _lies_flat(file: File, weights: Weights, path: Path) -> bool:
 
 
 def _is_short(path: Path, published: int | None) -> bool:
-    return published is not None and path.stat().st_size != published
+    from .verifying import replaced
+
+    return published is not None and path.stat().st_size != published and not replaced().has(path)
 
 
 def _memory() -> Path:

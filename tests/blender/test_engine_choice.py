@@ -191,7 +191,7 @@ def drawn(values) -> str:
 
 def test_the_box_tells_what_is_there_and_what_can_be_done(addon, monkeypatch, tmp_path):
     assert "carries no engine to install" in drawn(addon)
-    carried = installing.Bundle(*[tmp_path / name for name in ("body4d_engine-1.0-py3-none-any.whl", "models.whl", "pip.whl", "lite.txt")])
+    carried = installing.Bundle(*[tmp_path / name for name in ("body4d_engine-1.0-py3-none-any.whl", "models.whl", "pip.whl", "lite.txt", "full.txt")])
     for path in carried:
         path.write_text("")
     monkeypatch.setattr(preferences, "bundle", lambda: carried)

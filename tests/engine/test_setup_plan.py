@@ -1,18 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which torch a machine gets and why, what counts as there, and what a machine is found to be."""
 
+import importlib.util
+import json
 import os
+import signal
+import subprocess
 import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from body4d_engine.cli import main
 from body4d_engine.errors import Body4DError
-from body4d_engine.setup import doing, machine
+from body4d_engine.setup import command, doing, machine
 from body4d_engine.setup.machine import Gpu, Machine, Torch
 from body4d_engine.setup.packages import PACKAGES
 from body4d_engine.setup.plan import fits, plan, torch_build
-from body4d_engine.weights.catalogue import CATALOGUE, needed
+from body4d_engine.weights.catalogue import BODIES, CATALOGUE, needed
 from body4d_engine.weights.places import Located
 
 ADA, VOLTA = Gpu("RTX 4090", 24 << 30, (8, 9)), Gpu("V100", 16 << 30, (7, 0))
@@ -121,9 +128,107 @@ def test_the_build_of_an_installed_torch_is_read_without_importing_it(tmp_path, 
 def test_what_pip_says_is_passed_on(monkeypatch):
     (step, *_) = plan(BARE).steps
     monkeypatch.setenv("PIP_RETRIES", "0")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     with pytest.raises(Body4DError) as failed:
         doing.install(replace(step, requirements=("no-such-package-of-body4d==1",), index="http://127.0.0.1:9/simple"), lambda event: None)
     assert failed.value.code in ("pip", "no_pip") and ("no-such-package-of-body4d" in failed.value.message or failed.value.code == "no_pip")
+
+
+PIP = """
+import os, pathlib, sys, time
+pathlib.Path("pip.txt").write_text(f"{os.getpid()} {' '.join(sys.argv[1:])}")
+print("Collecting torch", flush=True)
+time.sleep(float(os.environ.get("TOY_PAUSE", "0")))
+"""
+
+
+@pytest.fixture
+def with_toy_pip(tmp_path, monkeypatch) -> Path:
+    """A folder to run in, where pip is a program that notes what it is asked."""
+    (tmp_path / "pip").mkdir()
+    (tmp_path / "pip" / "__init__.py").write_text("")
+    (tmp_path / "pip" / "__main__.py").write_text(PIP)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(Path(doing.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
+    return tmp_path
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="there would be nothing to install")
+def test_the_command_asks_pip_for_the_build_of_this_machine(with_toy_pip):
+    done = subprocess.run([sys.executable, "-m", "body4d_engine", "setup", "full", "--only", "packages", "--yes"], capture_output=True, text=True)
+    asked = (with_toy_pip / "pip.txt").read_text()
+    assert done.returncode == 0 and "transformers>=5.23,<6" in asked and "The packages are there" in done.stdout, done
+    assert "Collecting torch" in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt" or importlib.util.find_spec("torch") is not None, reason="signals; and there would be nothing to install")
+def test_ctrl_c_ends_pip_too_and_the_same_command_goes_on(with_toy_pip, monkeypatch):
+    monkeypatch.setenv("TOY_PAUSE", "60")
+    command = [sys.executable, "-m", "body4d_engine", "setup", "full", "--only", "packages", "--yes"]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 20
+    while not (with_toy_pip / "pip.txt").exists() or not (with_toy_pip / "pip.txt").read_text():
+        assert time.monotonic() < until and running.poll() is None
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=10)
+    assert running.returncode == 130 and "run the same command again to go on" in said
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((with_toy_pip / "pip.txt").read_text().split()[0]), 0)
+    monkeypatch.setenv("TOY_PAUSE", "0")
+    assert subprocess.run(command, capture_output=True).returncode == 0
+
+
+def test_a_python_without_pip_is_told_how_to_get_it(monkeypatch):
+    (step, *_) = plan(BARE).steps
+    monkeypatch.setattr(doing.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(Body4DError) as failed:
+        doing.install(step, lambda event: None)
+    assert failed.value.code == "no_pip" and f"{sys.executable} -m ensurepip" in failed.value.hint
+
+
+def test_the_index_is_asked_beside_the_users_own(monkeypatch):
+    """Fails where a mirror that is set up for pip is left out."""
+    (step, *_) = plan(BARE).steps
+    started = []
+
+    def start(command, **_):
+        started.append(command)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(doing.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(doing.subprocess, "Popen", start)
+    with pytest.raises(KeyboardInterrupt):
+        doing.install(step, lambda event: None)
+    words = started[0]
+    assert words[words.index("--extra-index-url") + 1] == "https://download.pytorch.org/whl/cpu" and words[-1] == "torch==2.13.0+cpu"
+    assert "--index-url" not in words
+
+
+def test_errors_are_lines_for_programs(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(command, "this_machine", lambda: replace(BARE, python=(3, 14)))
+    assert main(["setup", "full", "--show", "--json", "--weights", str(tmp_path)]) == 1
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert error["code"] == "python" and "3.11" in error["hint"]
+
+
+def test_the_plan_tells_programs_of_room_and_login(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr(command, "this_machine", lambda: BARE)
+    assert main(["setup", "full", "--show", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["plan"]["room_bytes"] > 3 * 201_700_000 and said["logged_in"] is False and said["hub"].startswith("https://")
+    (tmp_path / "token").write_text("hf_x\n")
+    assert main(["setup", "full", "--show", "--json"]) == 0 and json.loads(capsys.readouterr().out)["logged_in"] is True
+    assert main(["setup", "full", "--show"]) == 0 and "hf auth login" not in capsys.readouterr().out
+
+
+def test_no_default_is_for_non_commercial_use_only():
+    assert all(weights.commercial and "commercial use allowed" == weights.use for body in BODIES for weights in needed(body))
+    restricted = replace(CATALOGUE["sam3"], commercial=False)
+    (step,) = plan(BARE, [Located(restricted, missing=("sam3.pt",))], packages=False).steps
+    assert "NON-COMMERCIAL use only" in step.licence
 
 
 def test_packages_come_before_weights_and_nothing_without_room(monkeypatch, tmp_path):

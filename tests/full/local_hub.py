@@ -2,6 +2,7 @@
 """A hub on this machine that refuses, redirects, truncates, stalls and damages on demand. The storage it redirects to is another host to its clients."""
 
 import hashlib
+import json
 import threading
 import time
 from collections import Counter
@@ -13,12 +14,13 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 class LocalHub:
     """`files`: content by (repository, name). Faults, each for the next so many requests of content: `cut` (close after half), `stall` (say nothing after
     half), `damaged` (a wrong byte), `dead` (503), `expired` (403, as a signed address that has ended). `refusal`: (status, error code, message) for whoever
-    asks. `whole_only`: no ranges. What was asked is kept in `log`: (method, path, range, authorization)."""
+    asks. `users`: names by access token. `whole_only`: no ranges. What was asked is kept in `log`: (method, path, range, authorization)."""
 
     def __init__(self):
         self.files: dict[tuple[str, str], bytes] = {}
         self.faults: Counter = Counter()
         self.refusal: tuple[int, str, str] | None = None
+        self.users: dict[str, str] = {}
         self.redirects, self.whole_only = True, False
         self.log: list[tuple[str, str, str | None, str | None]] = []
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
@@ -57,6 +59,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, body: bool) -> None:
         hub, self.close_connection = self.hub, True
         hub.log.append((self.command, self.path, self.headers.get("Range"), self.headers.get("Authorization")))
+        if self.path == "/api/whoami-v2":
+            return self._who()
         stored = self.path.startswith("/storage/")
         repository, _, name = self.path.removeprefix("/storage").lstrip("/").partition("/resolve/main/")
         if not name:
@@ -74,6 +78,12 @@ class _Handler(BaseHTTPRequestHandler):
         if not body:
             return self._send(200, {**about, "ETag": etag}, length=len(content))
         self._content(content, about)
+
+    def _who(self) -> None:
+        name = self.hub.users.get((self.headers.get("Authorization") or "").removeprefix("Bearer "))
+        said = json.dumps({"type": "user", "name": name, "auth": {"accessToken": {"displayName": "test", "role": "read"}}} if name else {}).encode()
+        self._send(200 if name else 401, {"Content-Type": "application/json"}, length=len(said))
+        self.wfile.write(said)
 
     def _content(self, content: bytes, about: dict) -> None:
         hub, start = self.hub, 0

@@ -2,6 +2,7 @@
 """Weights are fetched from a hub that refuses, truncates, stalls, redirects and damages: what comes is whole and sound, or the user is told the next step."""
 
 import hashlib
+import io
 import json
 import os
 import random
@@ -21,7 +22,7 @@ from body4d_engine.setup import doing  # noqa: E402
 from body4d_engine.setup.machine import Machine  # noqa: E402
 from body4d_engine.setup.plan import plan  # noqa: E402
 from body4d_engine.weights import hub as client  # noqa: E402
-from body4d_engine.weights import locate  # noqa: E402
+from body4d_engine.weights import locate, login  # noqa: E402
 from body4d_engine.weights.catalogue import CATALOGUE, File, needed  # noqa: E402
 
 from .local_hub import LocalHub  # noqa: E402
@@ -183,11 +184,20 @@ def test_the_cache_of_the_hub_is_filled_as_the_library_reads_it(hub, tmp_path):
     assert locate("sam3").path("sam3.pt").read_bytes() == hub.files["facebook/sam3", "sam3.pt"]
 
 
-def test_a_newer_file_of_the_hub_is_taken_and_told(hub, tmp_path):
+def test_a_newer_file_of_the_hub_is_taken_and_told(hub, tmp_path, monkeypatch):
     hub.files["facebook/sam3", "sam3.pt"] = newer = content("newer", 250_000)
     told = fetch(tmp_path)
-    assert (tmp_path / "sam3" / "sam3.pt").read_bytes() == newer
+    file = tmp_path / "sam3" / "sam3.pt"
+    assert file.read_bytes() == newer
     assert [event.code for event in told if isinstance(event, Notice)] == ["newer_file"]
+    assert locate("sam3", tmp_path).whole and not locate("sam3", tmp_path).short, "another size is no half file"
+    monkeypatch.setattr(examining, "unreadable", lambda path: "")
+    assert "checksum right" in examining.weights_check(locate("sam3", tmp_path)).found
+    hub.log.clear()
+    fetch(tmp_path)
+    assert not hub.asked("GET", "/storage"), "it is not fetched again"
+    os.truncate(file, 1000)
+    assert locate("sam3", tmp_path).short == ("sam3.pt",)
 
 
 REFUSALS = [
@@ -256,6 +266,29 @@ def test_the_command(hub, tmp_path, capsys):
     assert lines[0]["plan"]["bytes"] > 0 and lines[-1] == {"done": True} and {line["event"] for line in lines[1:-1]} == {"Progress"}
     assert locate("sam3").whole  # the folder is remembered
     assert main(["setup", "full", "--only", "weights"]) == 0 and "Nothing has to be installed" in capsys.readouterr().out
+
+
+def test_a_token_is_tried_and_kept_by_the_hubs_library(hub, tmp_path, capsys, monkeypatch):
+    """Fails where it is not tried first, is kept elsewhere than for all programs, shown, or not used then."""
+    kept = tmp_path / "hub" / "token"
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(kept))
+    monkeypatch.setattr("huggingface_hub.constants.HF_STORED_TOKENS_PATH", str(tmp_path / "hub" / "stored_tokens"))
+    monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", hub.address)  # which it reads when it is imported
+    hub.users["hf_right"] = "ana"
+    for given, status in (("\n", 1), ("hf_wrong\n", 1)):
+        monkeypatch.setattr("sys.stdin", io.StringIO(given))
+        assert main(["setup", "full", "--login", "--json"]) == status and not kept.exists() and not login.logged_in()
+        said = capsys.readouterr()
+        assert json.loads(said.out)["error"]["code"] == "bad_token" and "https://huggingface.co/settings/tokens" in said.out and "hf_wrong" not in str(said)
+    monkeypatch.setattr("sys.stdin", io.StringIO("hf_right\n"))
+    assert main(["setup", "full", "--login"]) == 0 and kept.read_text() == "hf_right" and login.logged_in()
+    assert "hf_right" not in str(capsys.readouterr())
+    fetch(tmp_path)
+    assert {one[3] for one in hub.asked("HEAD", "/facebook")} == {"Bearer hf_right"}
+    hub.close()
+    monkeypatch.setattr("sys.stdin", io.StringIO("hf_right\n"))
+    assert main(["setup", "full", "--login", "--json"]) == 1 and json.loads(capsys.readouterr().out)["error"]["code"] == "no_network"
 
 
 def test_the_doctor_asks_for_access_only_when_told_to(hub, tmp_path, capsys, monkeypatch):

@@ -48,11 +48,12 @@ def registry(tmp_path, monkeypatch) -> Path:
     return tmp_path / "registry"
 
 
-def make_wheel(folder: Path, name: str, files: dict[str, str], version="1.0") -> Path:
+def make_wheel(folder: Path, name: str, files: dict[str, str], version="1.0", needs="") -> Path:
     folder.mkdir(exist_ok=True)
     path, info = folder / f"{name}-{version}-py3-none-any.whl", f"{name}-{version}.dist-info"
     with zipfile.ZipFile(path, "w") as wheel:
-        for file, text in {**files, f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        for file, text in {**files, f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n" +
+                           (f"Requires-Dist: {needs}\n" if needs else ""),
                            f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n", f"{info}/RECORD": ""}.items():
             wheel.writestr(file, text)
     return path

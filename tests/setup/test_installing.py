@@ -60,6 +60,7 @@ def carried(registry, pip_unpacked, tmp_path) -> Path:
     make_wheel(folder, "body4d_engine", {"body4d_engine/__main__.py": DOCTOR % []})
     make_wheel(folder, "body4d_lite_models", {"body4d_lite_models/__init__.py": ""})
     (folder / pip_unpacked.name).symlink_to(pip_unpacked)
+    (folder / "full.txt").write_text("")
     (folder / "lite.txt").write_text(f"toy-body==1.0 \\\n    --hash=sha256:{sha256(toy)}\ncolorama==0.4.6 ; sys_platform == 'win95' \\\n    --hash=sha256:00\n"
                                      .replace("win95", "linux" if os.name == "nt" else "win32").replace("sys_platform == 'linux'", "sys_platform != 'win32'"))
     return folder
@@ -299,6 +300,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, carried):
     ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "disk_full"),
     ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.", "hash_mismatch"),
     ("ERROR: Could not install packages due to an OSError: [Errno 13] Permission denied: '/x'", "not_writable"),
+    ("OSError: [Errno 2] No such file\nHINT: This might have occurred since this system does not have Windows Long Path support enabled.", "path_too_long"),
     ("ERROR: No matching distribution found for av==18", "no_package"), ("something else\nwent wrong", "failed")])
 def test_failures_are_told_apart(output, code):
     message, hint, found = pips.explain(output)
@@ -400,7 +402,8 @@ def test_the_real_engine_is_installed_repaired_and_removed(tmp_path, python, cap
         folder.mkdir(exist_ok=True)
         shutil.move(setup_env.wheel(package, python, tmp_path / str(number)), folder)
     shutil.copy(setup_env.pip_wheel(python), folder)
-    shutil.copy(setup_env.LOCKS / "lite.txt", folder)
+    for lock in ("lite.txt", "full.txt"):
+        shutil.copy(setup_env.LOCKS / lock, folder)
     job = start(root, folder)
     job.join(600)
     assert job.error is None, (job.error, list(job.log))

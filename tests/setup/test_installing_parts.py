@@ -55,7 +55,7 @@ def test_blenders_own_python_is_the_last_resort(monkeypatch):
 
 
 def test_the_real_lock_is_understood():
-    lock = installing.Bundle(Path(), Path(), Path(), setup_env.LOCKS / "lite.txt")
+    lock = installing.Bundle(Path(), Path(), Path(), setup_env.LOCKS / "lite.txt", setup_env.LOCKS / "full.txt")
     packages = {package.name: package for package in lock.packages()}
     assert {"numpy", "scipy", "av", "ai-edge-litert", "opencv-python-headless"} <= set(packages)
     assert packages["ai-edge-litert"].version == ("2.1.2" if os.name == "nt" else "2.1.1") and ("colorama" in packages) == (os.name == "nt")

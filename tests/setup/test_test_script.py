@@ -74,7 +74,7 @@ def test_all_blenders_are_tested_where_their_python_is(monkeypatch):
     assert list(found) == ["engine", "full", "4.2", "4.5", "5.0", "5.2"] and "Python 3.13 was not found" in found.pop("5.2")
     assert set(found.values()) == {""}
     assert [ring.name for ring in script.rings(quick=True, every_python=False)] == ["engine", "4.5"]
-    assert [ring.name for ring in script.rings(quick=False, every_python=True)][:2] == ["engine", "engine-3.13"]
+    assert [ring.name for ring in script.rings(quick=False, every_python=True)][:4] == ["engine", "engine-3.13", "full", "full-3.13"]
 
 
 def test_blender_tests_know_where_the_engines_libraries_are(ring, tmp_path, monkeypatch):
