@@ -25,6 +25,12 @@ def parser() -> argparse.ArgumentParser:
     convert.add_argument("videos", nargs="+", metavar="VIDEO", type=Path)
     convert.add_argument("--out", type=Path, metavar="DIR", help="where the results go (beside each video)")
     convert.add_argument("--engine", default="", metavar="PYTHON", help="Python or body4d program of an engine environment, or a whole command")
+    convert.add_argument("--backend", choices=("lite", "full"), default="lite", help="lite, or the large published networks (%(default)s)")
+    full = convert.add_argument_group("for --backend full")
+    full.add_argument("--body-only", action="store_true", help="hands get no look of their own, which is quicker")
+    full.add_argument("--weights", metavar="FOLDER", help="where its weights are, as the engine sees it; else where `body4d setup full` put them")
+    full.add_argument("--memory-limit", type=float, metavar="GB", help="how much of the device's memory it may take")
+    full.add_argument("--models", choices=("ours", "official"), default="ours", help="whose code runs the networks (%(default)s)")
     convert.add_argument("--people", default="auto", metavar="auto|FILE", help="everyone who is found, or a JSON file of people")
     convert.add_argument("--image-fps", type=float, default=IMAGE_FPS, metavar="RATE", help="frames per second of folders of images (%(default)g)")
     convert.add_argument("--mesh-cache", action="store_true", help="play the take's point cache instead of shape keys")
@@ -79,9 +85,18 @@ def _convert(video: Path, name: str, options) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     take = folder / f"{name}.take"
     people = [] if options.people == "auto" else [person.to_json() for person in load_people(options.people)]
-    order = generating.Order(clip=video.absolute(), take=take, people=people, image_fps=options.image_fps)
+    order = generating.Order(clip=video.absolute(), take=take, people=people, image_fps=options.image_fps, backend=options.backend,
+                             settings=_settings(options))
     generating.make(order, say=lambda text: print(f"{video.name}: {text}", flush=True))
     _build(take, folder / f"{name}.blend", options.mesh_cache)
+
+
+def _settings(options) -> dict:
+    """Of a `run`."""
+    if options.backend != "full":
+        return {}
+    limit = None if options.memory_limit is None else round(options.memory_limit * 1e9)
+    return {"hands": not options.body_only, "models": options.models, "weights": options.weights, "memory_limit": limit}
 
 
 def _build(take: Path, out: Path, mesh_cache: bool) -> None:

@@ -182,7 +182,7 @@ def redraw() -> None:
     """Let the panels and overlays show what is new."""
     for window in bpy.context.window_manager.windows:
         for area in window.screen.areas:
-            if area.type in {"VIEW_3D", "IMAGE_EDITOR"}:
+            if area.type in {"VIEW_3D", "IMAGE_EDITOR", "PREFERENCES"}:
                 area.tag_redraw()
 
 

@@ -24,6 +24,7 @@ from .receiving import TakeCopy
 from .scene import build_take, preview, tags
 from .undo import push_undo
 from .viewing import Viewer
+from .wording import notice_for_user
 
 REDRAW_S = 0.1
 STAGES = {"prepare": "Reading the clip", "shots": "Finding cuts", "proxy": "Copying the clip for Blender", "camera": "Finding the camera",
@@ -36,7 +37,7 @@ class Order:
     """What is to be generated. frames: (first, the one after the last or None, step), clip frames from 0; people as `Person.to_json`, empty:
     everyone. image_fps: the rate of a folder of images. options: for `build_take`, mesh_cache None for shape keys up to 1 GB. scene: the session_uid
     of the scene that gets the result; None: only the take is made. fresh: forget a take that is there. meshes: what other tools made, read in place
-    of a clip: `import_meshes`'s sources, topology, focal_px, fps, clip."""
+    of a clip: `import_meshes`'s sources, topology, focal_px, fps, clip. backend: what of the engine makes the take."""
 
     clip: Path | None
     take: Path
@@ -48,6 +49,7 @@ class Order:
     fresh: bool = False
     meshes: dict | None = None
     image_fps: float = IMAGE_FPS
+    backend: str = "lite"
 
 
 current: "Generation | None" = None
@@ -65,6 +67,7 @@ class Generation:
         self.people: list[tuple[int, str]] = []  # id and name of everyone found
         self.begun, self.first_mesh_s = time.monotonic(), None
         self.waits = ""  # what a result that is ready waits for
+        self.notices: list[str] = []  # what the engine had to say of the whole take or a whole person, in words for the user
         self._say, self._said, self._drawn = say or (lambda text: None), "", 0.0
         self._clip, self._take = None, ""  # as the engine has it open; the take's id
         self._copy: TakeCopy | None = None
@@ -141,7 +144,8 @@ class Generation:
         if order.meshes is not None:
             connection.ask("import_meshes", {**request, **order.meshes}, arrays, done=self._ran, failed=self._fail)
         else:
-            request |= {"sha256": self._clip.key, "people": order.people, "settings": order.settings, "range": [start, stop, step]}
+            request |= {"sha256": self._clip.key, "people": order.people, "settings": order.settings, "range": [start, stop, step],
+                        "backend": order.backend}
             if self._clip.image_fps is not None:
                 request["image_fps"] = order.image_fps
             connection.ask("run", request, arrays, done=self._ran, failed=self._fail)
@@ -153,6 +157,9 @@ class Generation:
         elif kind == "Progress":
             self.stage, self.person = str(event.get("stage")), event.get("person")
             self.done, self.total, self.seconds_left = event.get("done") or 0, event.get("total") or 0, event.get("seconds_left")
+        elif kind == "Notice" and (said := notice_for_user(event)):
+            self.notices.append(said)
+            self._say(f"Note: {said}")
         self._show()
 
     def _show(self) -> None:
@@ -225,7 +232,7 @@ class Generation:
                 if scene.camera is not None and collection in scene.camera.users_collection:
                     self._viewer.look_through_camera(scene, first)
                 push_undo("Body4D Generate")
-                last_notice = notices[0] if notices else ""
+                last_notice = next(iter([*notices, *self.notices]), "")
                 for notice in notices:
                     self._say(f"Note: {notice}")
         except (Body4DError, OSError, RuntimeError) as error:  # what a timer raises, only the console would see

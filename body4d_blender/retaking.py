@@ -13,6 +13,7 @@ from .engine import EngineError
 from .generating import Order
 from .scene import imported
 from .scene.clip import source_path
+from .state import device_settings
 
 
 def order_of(scene, collection, change) -> Order:
@@ -27,10 +28,12 @@ def order_of(scene, collection, change) -> Order:
         if clip is None:
             raise EngineError(f"The clip {take.clip['path']} is missing.", "Show where it is now with Find Clip.", "no_such_file")
         people, settings = [dict(entry) for entry in take.people], dict(take.settings)
+        if take.backend == "full":
+            settings.update(device_settings(scene.body4d))  # of this machine, not of that on which the take was made
         change(people, settings)
         frames = take.frames
         return Order(clip=clip, take=folder, people=people, frames=(frames.start, frames.stop, frames.step), settings=settings, scene=scene.session_uid,
-                     options={"mesh_cache": imported.is_cached(collection)}, image_fps=float(Fraction(*take.clip["fps"])))
+                     options={"mesh_cache": imported.is_cached(collection)}, backend=take.backend, image_fps=float(Fraction(*take.clip["fps"])))
 
 
 def kept(folder: Path, people: list[dict]) -> tuple[list[dict], dict]:

@@ -15,6 +15,11 @@ from .engine import result_name
 from .heights import HEIGHT, USE_HEIGHT, height_m
 from .opening import IMAGE_FPS
 
+BACKENDS = [("lite", "Lite", "Small networks on the processor. They come with the engine"),
+            ("full", "Full", "The large published networks (SAM 3, MoGe-2, SAM 3D Body), for a GPU. Installed separately")]
+MODELS = [("ours", "Ours", "Body4D's own code for the published networks"),
+          ("official", "Official", "Their authors' own packages, which you have installed in the engine's environment")]
+
 
 class Body4DClick(bpy.types.PropertyGroup):
     """A click on a clip frame, in px of the upright clip, from the top left corner."""
@@ -69,6 +74,13 @@ class Body4DState(bpy.types.PropertyGroup):
         items=[("AUTO", "If Empty", "Only in a scene that holds nothing, or what a new file begins with"),
                ("YES", "Yes", "Change the scene's settings to those of the clip"),
                ("NO", "No", "Keep the scene's settings; another frame rate retimes the animation")])
+
+    backend: bpy.props.EnumProperty(name="Backend", description="What recovers the bodies", items=BACKENDS)
+    hands: bpy.props.BoolProperty(name="Hands", default=True, description="Give each hand a look of its own, for fingers and wrists. Without, it is quicker")
+    memory_limit: bpy.props.FloatProperty(
+        name="Memory Limit", default=0.0, min=0.0, soft_max=96.0, step=100, precision=1,
+        description="How much memory of its GPU (or computer) the backend may take, in GB; 0: what is free. The result is the same")
+    models: bpy.props.EnumProperty(name="Networks", description="Whose code runs the networks", items=MODELS)
 
 
 def clip_path(state) -> Path | None:
@@ -137,6 +149,23 @@ def person_json(person) -> dict:
 def people_json(state) -> list[dict]:
     """The `people` of a `run`: everyone in the list who has a click. Empty means: find everyone."""
     return [person_json(person) for person in state.people if any(click.positive for click in person.clicks)]
+
+
+def backend_title(name: str) -> str:
+    """A backend for the user: full -> Full."""
+    return next((title for known, title, _ in BACKENDS if known == name), name)
+
+
+def backend_settings(state, backend: str) -> dict:
+    """What the sidebar says to this backend, as `settings` of a `run`."""
+    if backend != "full":
+        return {}
+    return {"hands": state.hands, "models": state.models, **device_settings(state)}
+
+
+def device_settings(state) -> dict:
+    """What suits the machine, and changes no result."""
+    return {"memory_limit": round(state.memory_limit * 1e9) or None}
 
 
 CLASSES = (Body4DClick, Body4DPerson, Body4DState)

@@ -16,30 +16,32 @@ from .scene.reading import read_people
 
 LOOK_AGAIN_S = 2.0
 HEAVY_BYTES = 1 << 30  # of shape keys: from here on a mesh cache is the better choice
-# Of the lite engine. Time on two cores: clips of one person took 0.048 s per frame, of two 0.085 (docs/quality.md). Anny has 13,718 vertices.
+# Time of the lite engine on two cores: clips of one person took 0.048 s per frame, of two 0.085 (docs/quality.md).
 FRAME_SECONDS, PERSON_SECONDS = 0.011, 0.037
-MESH_BYTES = 13718 * 12
-TAKE_BYTES = 360_000  # per person and frame: recovered and refined meshes, masks, landmarks
+MESH_BYTES = {"lite": 13718 * 12, "full": 18439 * 12}  # the vertices of Anny and of MHR
+TAKE_BYTES = {"lite": 360_000, "full": 465_000}  # per person and frame: recovered and refined meshes, what they were made of, masks
 USUAL_PEOPLE = 2
 TELLING_FRAMES = 60  # of fewer the engine's start is most of the time
 
-slowness = 1.0  # how much longer than that the latest take took on this machine
+slowness = {"lite": 1.0}  # by backend, how much longer than that the latest take took on this machine; full depends on a GPU that we have not seen
 
 
 @dataclass(frozen=True)
 class Known:
-    """there: a take is at that folder. complete: its last stage is done; done: names of the stages that are."""
+    """there: a take is at that folder. complete: its last stage is done; done: names of the stages that are. backend: what made it, where that can be read."""
 
     there: bool = False
     complete: bool = False
     done: tuple[str, ...] = ()
+    backend: str = ""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """seconds; bytes of the take on the disk, that the .blend grows by, and of memory while it is shown. heavy: better as a mesh cache."""
+    """seconds, None where nothing is known of that; bytes of the take on the disk, that the .blend grows by, and of memory while it is shown. heavy: better
+    as a mesh cache."""
 
-    seconds: float
+    seconds: float | None
     disk: int
     blend: int
     memory: int
@@ -68,7 +70,7 @@ def look(folder: Path) -> Known:
             return Known()
         with Take.open(folder) as take:
             done = tuple(take.to_json()["stages"])
-            return Known(True, take.working is None and ("refine" in done or "import" in done), done)
+            return Known(True, take.working is None and ("refine" in done or "import" in done), done, take.backend)
     except TakeError:
         return Known(True)
     except OSError:  # a folder that may not be looked into
@@ -99,13 +101,14 @@ def mesh_bytes(folder: Path) -> int:
         return sum(person.vertices[person.there].nbytes for person in read_people(take, lambda notice: None))
 
 
-def estimate(frames: int, people: int, cache: bool | None) -> Estimate:
+def estimate(frames: int, people: int, cache: bool | None, backend: str = "lite") -> Estimate:
     """For so many frames and people (0: not known yet). cache: as a mesh cache, None where that depends on the size."""
     shapes = frames * (people or USUAL_PEOPLE)
-    keys = shapes * MESH_BYTES
+    keys = shapes * MESH_BYTES[backend]
     cached = keys > HEAVY_BYTES if cache is None else cache
     blend = 0 if cached else keys
-    return Estimate(slowness * _seconds(frames, shapes), shapes * TAKE_BYTES, blend, 2 * blend, keys > HEAVY_BYTES)
+    seconds = slowness[backend] * _seconds(frames, shapes) if backend in slowness else None
+    return Estimate(seconds, shapes * TAKE_BYTES[backend], blend, 2 * blend, keys > HEAVY_BYTES)
 
 
 def _seconds(frames: int, shapes: int) -> float:
@@ -114,11 +117,10 @@ def _seconds(frames: int, shapes: int) -> float:
 
 def learn(folder: Path) -> None:
     """Estimate from now on as fast as this take was made. Raises TakeError."""
-    global slowness
     with Take.open(folder) as take:
         expected = _seconds(take.samples, take.samples * len(take.people))
         if take.people and take.samples >= TELLING_FRAMES:
-            slowness = sum(entry["seconds"] for entry in take.entries()) / expected
+            slowness[take.backend] = sum(entry["seconds"] for entry in take.entries()) / expected
 
 
 def size_text(size: float) -> str:

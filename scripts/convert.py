@@ -28,6 +28,7 @@ from itertools import count
 from pathlib import Path
 from typing import Deque, Dict, List, NamedTuple, Optional, Tuple
 
+import full_backend
 import pythons
 import setup_env
 from pythons import SetupError
@@ -89,7 +90,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--no-report", action="store_true")
     top.add_argument("--fresh", action="store_true", help="forget what an earlier run left")
     run = top.add_argument_group("for the engine", "`python scripts/setup_env.py body4d run --help` explains them")
-    run.add_argument("--backend", default="lite")
+    run.add_argument("--backend", choices=("lite", "full"), default="lite", help="full: the large published networks; what they need is shown, then asked for")
     run.add_argument("--people", metavar="auto|FILE.json")
     run.add_argument("--click", action="append", default=[], metavar="ID:FRAME,X,Y[,-]")
     run.add_argument("--box", action="append", default=[], metavar="ID:FRAME,X0,Y0,X1,Y1")
@@ -97,6 +98,11 @@ def parser() -> argparse.ArgumentParser:
     focal.add_argument("--focal-px", metavar="F")
     focal.add_argument("--focal-mm", metavar="F")
     run.add_argument("--height", action="append", default=[], metavar="[ID=]METRES")
+    run.add_argument("--smoothing", metavar="F", help="how calm the motion is made: 0 as measured, 1 as a rule, at most 4")
+    run.add_argument("--body-only", action="store_true", help="full: hands get no look of their own, which is quicker")
+    run.add_argument("--weights", type=Path, metavar="FOLDER", help="full: where its weights are")
+    run.add_argument("--memory-limit", metavar="GB", help="full: how much of the device's memory it may take")
+    run.add_argument("--models", choices=("ours", "official"), help="full: whose code runs the networks (ours)")
     run.add_argument("--start", metavar="S")
     run.add_argument("--end", metavar="E")
     run.add_argument("--step", metavar="N")
@@ -107,12 +113,12 @@ def parser() -> argparse.ArgumentParser:
 def engine_options(options: argparse.Namespace) -> List[str]:
     """What `body4d run` is to be told beside the video and the take."""
     given = []
-    for name in ("backend", "people", "focal_px", "focal_mm", "start", "end", "step", "image_fps"):
+    for name in ("backend", "people", "focal_px", "focal_mm", "smoothing", "weights", "memory_limit", "models", "start", "end", "step", "image_fps"):
         value = getattr(options, name)
         given += ["--%s=%s" % (name.replace("_", "-"), value)] if value is not None else []
     for name in ("click", "box", "height"):
         given += ["--%s=%s" % (name, value) for value in getattr(options, name)]
-    return given + (["--fresh"] if options.fresh else [])
+    return given + ["--%s" % name.replace("_", "-") for name in ("body_only", "fresh") if getattr(options, name)]
 
 
 def plan(videos: List[Path], out: Optional[Path]) -> List[Job]:
@@ -164,16 +170,16 @@ def installed_blender(path: Path) -> Path:
     return found
 
 
-def set_up(python: pythons.Python, blender: Optional[Path]) -> Tools:
+def set_up(python: pythons.Python, blender: Optional[Path], options: argparse.Namespace) -> Tools:
     """Everything that conversions need, downloaded and built where it is not there yet. Raises SetupError."""
-    engine = setup_env.engine(python)
-    paths = setup_env.code(python)
+    variables = setup_env.child_environment(*setup_env.code(python))
+    engine = full_backend.environment(python, variables, options.weights) if options.backend == "full" else setup_env.engine(python)
     script = str(ROOT / "scripts" / "build_scene.py")
     if blender:
         command = [str(blender), "--background", "--factory-startup", "--python-exit-code", "1", "--python", script, "--"]
     else:
         command = [str(setup_env.executable(setup_env.blender(python))), script]
-    return Tools([str(setup_env.executable(engine)), "-m", "body4d_engine"], command, setup_env.child_environment(*paths))
+    return Tools([str(setup_env.executable(engine)), "-m", "body4d_engine"], command, variables)
 
 
 def convert(job: Job, tools: Tools, options: argparse.Namespace) -> Tuple[str, str]:
@@ -363,7 +369,7 @@ def main(arguments: List[str]) -> int:
         blender = installed_blender(options.blender) if options.blender else None
         python = pythons.choose(blender)
         pythons.restart(python, __file__, arguments)
-        tools = set_up(python, blender)
+        tools = set_up(python, blender, options)
         videos = options.videos + ([demo(options.out or Path.cwd(), python)] if options.demo else [])
     except SetupError as error:
         print(error.text, file=sys.stderr)

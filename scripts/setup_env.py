@@ -2,6 +2,7 @@
 """The environments that the scripts run in: made on first use in a per-user cache folder, found again in no time.
 
 `engine-KEY`   the lite backend's packages (requirements/lite.txt)
+`machine-KEY`  the same once more; the only one that is changed later: `body4d setup full` adds torch as this machine needs it
 `full-KEY`     the same with what the full backend's tests need, for a CPU (requirements/full.txt)
 `blender-KEY`  Blender as a Python module (requirements/bpy-X.Y.txt)
 `tests-KEY`    what the tests need on top, a plain folder for PYTHONPATH
@@ -11,7 +12,8 @@
 KEY is made of everything that went in, so that a folder is never changed once it is complete: a new lock, another Python or edited
 sources make a new one beside it, and whatever still runs from the old one goes on undisturbed.
 
-    python scripts/setup_env.py [body4d ARGUMENTS... | python ARGUMENTS...]    make the engine's environment; run its command or Python in it
+    python scripts/setup_env.py [full] [body4d ARGUMENTS... | python ARGUMENTS...]    make the engine's environment; run its command or Python in it.
+                                                                                      full: the one that `convert.py --backend full` uses
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCKS = ROOT / "requirements"
 OUR_PACKAGES = (ROOT, ROOT / "packages" / "body4d-lite-models")
 STAMP = "complete.json"  # written last: a folder without it is half made
-ROOM_BYTES = {"engine": 1_200_000_000, "full": 3_000_000_000, "blender": 2_000_000_000, "tests": 100_000_000, "build": 50_000_000}  # packed and unpacked at the same time
+# packed and unpacked at the same time
+ROOM_BYTES = {"engine": 1_200_000_000, "machine": 1_200_000_000, "full": 3_000_000_000, "blender": 2_000_000_000, "tests": 100_000_000, "build": 50_000_000}
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 UNUSED_DAYS = 60
 EPOCH = 1577836800  # 2020-01-01, the date of every file that is built
@@ -170,9 +173,9 @@ def make_home() -> None:
                          "Set the environment variable BODY4D_HOME to a folder that can.")
 
 
-def environment(kind: str, what: str, lock: Path, python: Python) -> Path:
-    """The folder of an environment with the packages of a lock, made if it is not there. Raises SetupError."""
-    folder = home() / ("%s-%s" % (kind, key_of(python, [lock])))
+def environment(kind: str, what: str, lock: Path, python: Python, *more: Path) -> Path:
+    """The folder of an environment with the packages of a lock, and of more of them, made if it is not there. Raises SetupError."""
+    folder = home() / ("%s-%s" % (kind, key_of(python, [lock, *more])))
     if complete(folder):
         return folder
     reason = pythons.no_wheels(python, blender_too=lock.stem.startswith("bpy-"))
@@ -198,7 +201,7 @@ def environment(kind: str, what: str, lock: Path, python: Python) -> Path:
                 if done.returncode != 0:
                     raise SetupError("%s cannot make a virtual environment: %s." % (python.executable, last_lines(done.stdout, 3)),
                                      "On Debian and Ubuntu: apt install python3-venv.")
-                _install(pip_command(python, executable(folder)), locked(lock), step)
+                _install(pip_command(python, executable(folder)), locked(lock, *more), step)
                 trim(folder)
             (folder / (STAMP + ".new")).write_text(json.dumps({"lock": lock.name, "python": python.version}), encoding="utf-8")
             os.replace(folder / (STAMP + ".new"), folder / STAMP)
@@ -217,8 +220,9 @@ def _install(command: List[str], packages: List[str], step: Step) -> None:
         pip(command, ["install", "--extra-index-url", TORCH_INDEX] + packages, step)
 
 
-def locked(lock: Path) -> List[str]:
-    return ["--require-hashes", "--no-deps", "--only-binary=:all:", "--no-compile", "--requirement", str(lock)]
+def locked(*locks: Path) -> List[str]:
+    files = [word for lock in locks for word in ("--requirement", str(lock))]
+    return ["--require-hashes", "--no-deps", "--only-binary=:all:", "--no-compile"] + files
 
 
 def remove(folder: Path) -> None:
@@ -308,6 +312,11 @@ def last_lines(output: str, count: int) -> str:
 def engine(python: Python) -> Path:
     """The folder of the environment for the lite backend."""
     return environment("engine", "the engine's packages", LOCKS / "lite.txt", python)
+
+
+def machine(python: Python) -> Path:
+    """The folder of the environment that `body4d setup full` completes for this machine, with the pip that does it."""
+    return environment("machine", "the engine's packages", LOCKS / "lite.txt", python, LOCKS / "pip.txt")
 
 
 def full(python: Python) -> Path:
@@ -424,7 +433,9 @@ def main(arguments: List[str]) -> int:
     try:
         python = pythons.choose()
         pythons.restart(python, __file__, arguments)
-        folder = engine(python)
+        whole = arguments[:1] == ["full"]
+        arguments = arguments[whole:]
+        folder = machine(python) if whole else engine(python)
         paths = code(python)
     except SetupError as error:
         print(error.text, file=sys.stderr)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-from . import clip, corrections, floor, generate, import_meshes, import_take, install, people, pick, take
+from . import clip, corrections, examine, floor, full_engine, generate, import_meshes, import_take, install, people, pick, take
 
-PARTS = (install, import_take, import_meshes, clip, people, pick, generate, take, corrections, floor)
+PARTS = (install, full_engine, examine, import_take, import_meshes, clip, people, pick, generate, take, corrections, floor)
 
 
 def register() -> None:

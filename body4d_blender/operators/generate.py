@@ -9,9 +9,9 @@ import bpy
 from body4d_engine.errors import Body4DError
 from body4d_engine.people import load_people
 
-from .. import connection, generating, retaking
+from .. import connection, generating, retaking, takes
 from ..engine import result_name
-from ..state import clip_path, people_json, take_path
+from ..state import BACKENDS, backend_settings, clip_path, people_json, take_path
 from .import_take import MATCH
 
 MESH_CACHE = {"AUTO": None, "KEYS": False, "CACHE": True}
@@ -43,6 +43,8 @@ class BODY4D_OT_generate(bpy.types.Operator):
         name="Match Scene", default="SCENE", options={"SKIP_SAVE"}, description="Give the scene the clip's render size, frame rate, range, sound and camera",
         items=[AS_SCENE, ("AUTO", "If Empty", "Only in a scene that holds nothing, or what a new file begins with"),
                ("YES", "Yes", "Change the scene's settings to those of the clip"), ("NO", "No", "Keep the scene's settings")])
+    backend: bpy.props.EnumProperty(
+        name="Backend", default="SCENE", options={"SKIP_SAVE"}, description="What recovers the bodies", items=[AS_SCENE, *BACKENDS])
     image_fps: bpy.props.FloatProperty(
         name="Frame Rate", min=0.0, max=1000.0, options={"SKIP_SAVE"}, description="Of a folder of images, frames per second. 0: as chosen in the sidebar")
     fresh: bpy.props.BoolProperty(
@@ -98,10 +100,13 @@ class BODY4D_OT_generate(bpy.types.Operator):
             _check_clicks(people, start, end)
         if not self.fresh:
             people, settings = retaking.kept(take, people)
+        backend = state.backend if self.backend == "SCENE" else self.backend
+        settings |= backend_settings(state, backend)
         options = {"mesh_cache": MESH_CACHE[state.output if self.output == "SCENE" else self.output],
                    "match_scene": MATCH[state.match_scene if self.match_scene == "SCENE" else self.match_scene]}
         return generating.Order(clip=clip, take=take, people=people, frames=(start - 1, end, self.step or (1 if own else state.step)), settings=settings,
-                                scene=scene.session_uid, options=options, fresh=self.fresh, image_fps=self.image_fps or state.image_fps)
+                                scene=scene.session_uid, options=options, fresh=self.fresh, image_fps=self.image_fps or state.image_fps,
+                                backend=backend)
 
 
 def _check_clicks(people: list[dict], start: int, end: int | None) -> None:
@@ -139,5 +144,25 @@ class BODY4D_OT_cancel(bpy.types.Operator):
         return {"FINISHED"}
 
 
-CLASSES = (BODY4D_OT_generate, BODY4D_OT_cancel)
+class BODY4D_OT_keep_take(bpy.types.Operator):
+    """Leave the take that is there as it is, and use a folder of its own for the chosen backend"""
+
+    bl_idname = "body4d.keep_take"
+    bl_label = "Keep Both"
+    bl_options = {"REGISTER", "UNDO"}
+
+    @classmethod
+    def poll(cls, context):
+        return clip_path(context.scene.body4d) is not None
+
+    def execute(self, context):
+        state = context.scene.body4d
+        state.take = ""
+        usual = take_path(state)
+        if takes.look(usual).backend not in ("", state.backend):
+            state.take = str(usual.with_name(f"{usual.stem}_{state.backend}.take"))
+        return {"FINISHED"}
+
+
+CLASSES = (BODY4D_OT_generate, BODY4D_OT_cancel, BODY4D_OT_keep_take)
 register, unregister = bpy.utils.register_classes_factory(CLASSES)

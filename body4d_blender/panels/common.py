@@ -27,7 +27,12 @@ def wrapped(layout, text: str, icon: str = "NONE", width: int = 0) -> None:
 def engine_button(layout) -> None:
     """The way to the preferences, where no engine could be started."""
     if preferences.engine_problem():
-        layout.operator("preferences.addon_show", text="Set Up the Engine", icon="PREFERENCES").module = preferences.PACKAGE
+        preferences_button(layout, "Set Up the Engine")
+
+
+def preferences_button(layout, text: str) -> None:
+    """The way to the add-on's preferences."""
+    layout.operator("preferences.addon_show", text=text, icon="PREFERENCES").module = preferences.PACKAGE
 
 
 def _fitting() -> int:

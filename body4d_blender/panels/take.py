@@ -5,9 +5,12 @@ import bpy
 
 from .. import plots
 from ..scene import corrections, floor, imported, tags
+from ..state import BACKENDS
 from .common import Body4DPanel, wrapped
 
 TILE_UNITS, UNIT_PX, MARGIN_PX = 2.0, 20, 64  # of the plot, in the interface's units; what a panel, its box and its tabs leave free
+
+_MADE_WITH = {"import": "Imported", **{name: f"Made with {title}" for name, title, _ in BACKENDS}}
 
 
 class _TakePanel(Body4DPanel):
@@ -21,7 +24,12 @@ class BODY4D_PT_take(_TakePanel, bpy.types.Panel):
 
     def draw(self, context):
         layout, collection, scene = self.layout, imported.take_of(context), context.scene
-        layout.label(text=collection.name, icon="OUTLINER_COLLECTION")
+        row = layout.row()
+        row.label(text=collection.name, icon="OUTLINER_COLLECTION")
+        if collection.get(tags.BACKEND) in _MADE_WITH:
+            made = row.row()
+            made.alignment, made.active = "RIGHT", False
+            made.label(text=_MADE_WITH[collection[tags.BACKEND]])
         now = imported.clip_frame(collection, scene)
         for body in imported.bodies_of(collection):
             _draw_person(layout.box(), body, imported.frames_of(collection), now, _tiles(context))

@@ -9,6 +9,7 @@ import numpy as np
 
 from body4d_engine.take import State, Take, TakeError
 
+from ..wording import notice_for_user
 from . import camera as cameras
 from . import clip as footage
 from . import corrections, fcurves, floor, imported, markers, mesh, settings, tags
@@ -251,7 +252,8 @@ def _describe(job: _Import, lens: CameraTrack, items: dict) -> None:
                    "depends on it.")
     job.collection[tags.TAKE] = tags.blend_path(job.take.path)
     job.collection[tags.FOCAL] = _focal(lens)
-    job.collection[tags.NOTICES] = job.notices
+    job.collection[tags.NOTICES] = [*job.notices, *dict.fromkeys(filter(None, map(notice_for_user, job.take.notices())))]
+    job.collection[tags.BACKEND] = job.take.backend
     corrections.imported(job.collection, items, len(job.ids) == 1, job.take.people)
     tags.write_items(job.collection, items)
 

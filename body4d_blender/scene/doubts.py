@@ -8,6 +8,8 @@ import numpy as np
 from body4d_engine.runs import runs
 from body4d_engine.take import State, Take
 
+from ..wording import message_for_user
+
 CONFIDENT = 0.5  # as in the report: samples below are doubtful
 MERGE_S = 0.1  # stretches of one kind that are nearer to each other are one
 
@@ -34,5 +36,5 @@ def find_doubts(take: Take, person: int, state: np.ndarray, confidence: np.ndarr
     for notice in take.notices():
         if notice.get("person") == person and notice.get("frame") is not None:
             last = notice.get("last_frame")
-            found.append(Doubt(notice["frame"], notice["frame"] if last is None else last, notice["message"]))
+            found.append(Doubt(notice["frame"], notice["frame"] if last is None else last, message_for_user(notice["message"])))
     return sorted(found)

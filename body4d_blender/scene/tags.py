@@ -17,6 +17,7 @@ CONFIDENCE = "body4d_confidence"  # of a person, by sample, in percent
 DOUBTS = "body4d_doubts"  # where a person deserves a look (JSON)
 CORRECTIONS = "body4d_corrections"  # what the user marked as wrong (JSON)
 NOTICES = "body4d_notices"
+BACKEND = "body4d_backend"  # what made the take
 ITEMS = "body4d_items"  # what the import put into the scene that cannot carry properties itself (JSON)
 
 PURGED = ("objects", "meshes", "cameras", "materials", "movieclips", "images", "sounds", "actions")

@@ -2,7 +2,7 @@
 """The engine as one long-lived child: requests on stdin, answers, events and growing takes on stdout. It ends when stdin closes.
 
 Requests (JSON-RPC over `wire`; the two sides need not share a file system). Frames are clip frames from 0, positions px of the upright frame:
-    hello {protocol}                  -> {protocol, engine, python, device, backends: {name: {lacks}}, cache_bytes}
+    hello {protocol}                  -> {protocol, engine, python, device, backends: {name: {lacks, models: {whose: lacks}}}, cache_bytes}
     offer {name, files: [{name, bytes}], sha256, path?, stamp?} -> {have, received?}: as `clip_files.identify` says it; whether the engine has that clip:
                                          a copy, or the very same bytes at `path`, which are then used in place, and not read where they have the very
                                          stamp. files: here, or as an array of its JSON (`wire.pack_json`): those of a long sequence of images are too
@@ -28,6 +28,7 @@ Requests (JSON-RPC over `wire`; the two sides need not share a file system). Fra
                                          and as good: a run goes on with it at once, and the disk holds the take once
     cache {}                          -> {bytes} that clips and takes occupy here
     clear {}                          -> {bytes} that were freed; nothing that is in use
+    doctor {online?}                  -> {examination}: what `body4d doctor --json` says; online: the hub is asked too. It takes seconds
 
 A mask is {size: [H, W], array}: the name of an array to unpack with `wire.unpack_mask`. Runs come one after the other; all other requests are answered
 during a run too, at its next picture or event. Errors carry {code, message, data: {code, hint, traceback}}. Where a message cannot be understood, an

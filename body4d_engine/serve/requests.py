@@ -34,6 +34,7 @@ PARAMETERS = {  # by request: name -> kind; with a question mark: may be left ou
     "close": {"take": str, "copy?": str},
     "cache": {},
     "clear": {},
+    "doctor": {"online?": bool},
 }
 
 
@@ -66,8 +67,16 @@ class Requests:
 
         if params["protocol"] != wire.PROTOCOL:
             raise Body4DError(f"The engine speaks protocol {wire.PROTOCOL}, the add-on {params['protocol']}.", "Update the older of the two.", "protocol")
+        lacks = {name: {models: backend.lacks(models=models) for models in backend.models} for name, backend in BACKENDS.items()}
         return {"protocol": wire.PROTOCOL, "engine": __version__, "python": platform.python_version(), "device": f"CPU, {os.cpu_count()} cores",
-                "backends": {name: {"lacks": backend.lacks()} for name, backend in BACKENDS.items()}, "cache_bytes": self._cache_bytes()}, {}
+                "backends": {name: {"lacks": models["ours"], "models": models} for name, models in lacks.items()}, "cache_bytes": self._cache_bytes()}, {}
+
+    def doctor(self, params: dict, _):
+        """It changes nothing, so it may be broken off anywhere."""
+        from ..doctor import examination
+
+        with self.server.breakable():
+            return {"examination": examination(params["online"] or False)}, {}
 
     def offer(self, params: dict, arrays: dict):
         files = wire.unpack_json(arrays["files"]) if "files" in arrays else params["files"]
@@ -175,7 +184,7 @@ class Requests:
 
         folder = self._take_folder(params["take"])
         people, settings = [Person.from_json(entry) for entry in params["people"] or []], checked(params["settings"])
-        backend, until = get_backend(params["backend"] or "lite", settings["weights"]), params["until"]
+        backend, until = get_backend(params["backend"] or "lite", settings["weights"], settings["models"]), params["until"]
         if until not in (None, *(stage.name for stage in backend.stages(settings))):
             raise Body4DError(f"There is no stage {until}.", code="bad_request")
         self._adopt(folder, None if params["fresh"] else params["copy"])

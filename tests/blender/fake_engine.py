@@ -20,7 +20,7 @@ import numpy as np  # noqa: E402
 
 from body4d_engine import wire  # noqa: E402
 from body4d_engine.errors import Body4DError  # noqa: E402
-from body4d_engine.events import Committed, Progress, StageFinished  # noqa: E402
+from body4d_engine.events import Committed, Notice, Progress, StageFinished  # noqa: E402
 from body4d_engine.people import Person  # noqa: E402
 from body4d_engine.pipeline import run  # noqa: E402
 from body4d_engine.serve.copies import is_whole, share  # noqa: E402
@@ -31,7 +31,8 @@ from tests.engine.fakes import FakeBackend, FakeClip, FakeTrack  # noqa: E402
 
 FRAMES = 40
 HOWS = ("normal", "banner", "dies at start", "crashes", "killed", "killed in between", "hangs", "silent", "garbage", "garbage first", "shouts", "old", "mute",
-        "old hello", "not json", "huge line", "huge array", "outside", "lists", "closes")
+        "old hello", "not json", "huge line", "huge array", "outside", "lists", "closes", "full", "full lacks", "no doctor")
+LACKS = ["the package torch", "the weights of SAM 3 (sam3.pt)"]
 
 
 class Clip(FakeClip):
@@ -87,7 +88,18 @@ class Bodies:
                     yield Committed(self.name, person.id, 0, i + 1)
 
 
-BACKEND = FakeBackend(Camera(), FakeTrack(), Bodies("recover"), Bodies("refine"))
+class Full(Bodies):
+    """With something to say."""
+
+    def run(self, clip, people, take, cursor):
+        yield Notice(self.name, "no_gpu", "There is no GPU here.")
+        yield from super().run(clip, people, take, cursor)
+
+
+def backend(name: str) -> FakeBackend:
+    made = FakeBackend(Camera(), FakeTrack(), (Full if name == "full" else Bodies)("recover"), Bodies("refine"))
+    made.name = name
+    return made
 
 
 class Engine:
@@ -124,8 +136,22 @@ class Engine:
                 self.send({"id": message["id"], "error": {"code": -32000, "message": error.message, "data": data}})
 
     def do_hello(self, number, params, arrays):
+        lacks = LACKS if "lacks" in self.how else []
+        full = {"full": {"lacks": lacks, "models": {"ours": lacks, "official": ["sam3"]}}} if "full" in self.how else {}
         return {"protocol": 0 if self.how == "old hello" else wire.PROTOCOL, "engine": "0", "python": "3", "device": "nothing",
-                "backends": {"lite": {"lacks": []}}, "cache_bytes": 0}
+                "backends": {"lite": {"lacks": []}, **full}, "cache_bytes": 0}
+
+    def do_doctor(self, number, params, arrays):
+        if self.how == "no doctor":
+            raise Body4DError("The engine does not know the request doctor.", "Update the engine.", "unknown_method")
+        hub = [{"name": "hub facebook/sam3", "state": "wrong", "found": "This account has no access to SAM 3.", "next": "Open "
+                "https://huggingface.co/facebook/sam3 in a browser, and press 'Submit'."}]
+        return {"examination": {
+            "engine": "0", "python": "3", "platform": "Nothing",
+            "backends": {"lite": {"works": True, "lacks": []}, "full": {"works": False, "lacks": LACKS}},
+            "checks": [{"name": "Python", "state": "ok", "found": "3.11", "next": ""},
+                       {"name": "torch", "state": "missing", "found": "not installed", "next": "body4d setup full shows which build suits, and installs it."},
+                       *(hub if params.get("online") else [])]}}
 
     def do_cache(self, number, params, arrays):
         return {"bytes": 5_000_000}
@@ -180,7 +206,7 @@ class Engine:
                 raise Body4DError("The engine does not have this take.", "Start over.", "take_unknown")
             share(Path(params["copy"]), folder)
         clip = Clip(offered, *params["range"], fps=snap_rate(Fraction(params.get("image_fps") or 30)))
-        for event in run(clip, folder, BACKEND, people, params["settings"], params.get("fresh", False)):
+        for event in run(clip, folder, backend(params.get("backend") or "lite"), people, params["settings"], params.get("fresh", False)):
             self.send({"method": "event", "params": {**event.to_json(), "rate": 25.0, "seconds_left": 3.0}})
             if "slow" in offered["name"] and isinstance(event, Progress):
                 time.sleep(0.01)

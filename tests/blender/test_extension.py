@@ -222,7 +222,7 @@ from bl_ext.user_default.body4d import connection, preferences
 found = preferences.installed()
 print("engine:", found.state, found.folder)
 assert bpy.ops.body4d.check_engine() == {"FINISHED"}
-assert connection.hello()["backends"]["lite"] == {"lacks": []}
+assert connection.hello()["backends"]["lite"]["lacks"] == []
 print("command:", connection.get().command)
 assert bpy.ops.body4d.remove_engine() == {"FINISHED"} and preferences.installed().state == "absent"
 assert not list(preferences.install_root().glob("engine-*"))

@@ -314,7 +314,7 @@ def drawn():
 
 
 def test_the_panel_says_what_it_costs_and_how_far_it_is(addon, engine, slow, monkeypatch):
-    monkeypatch.setattr(takes, "slowness", 1.0)
+    monkeypatch.setattr(takes, "slowness", {"lite": 1.0})
     assert not drawn().operators
     state = addon.body4d
     state.clip, state.clip_frames = str(slow), 1000

@@ -33,7 +33,7 @@ class FakeClip:
 class FakeTrack:
     """Two people; the second enters half way. The cursor carries a running state, like a real tracker's."""
 
-    name, version, needs = "track", 1, ()
+    name, version, needs, heeds = "track", 1, (), "prompts"
 
     def __init__(self, chunk=7, fail_at=None):
         self.settings, self.chunk, self.fail_at = {}, chunk, fail_at
@@ -65,7 +65,7 @@ class FakeTrack:
 class FakeRecover:
     """Meshes that depend on the boxes and on the sample before."""
 
-    name, version, needs = "recover", 1, ("track",)
+    name, version, needs, heeds = "recover", 1, ("track",), "body"
 
     def __init__(self, chunk=5, scale=1.0):
         self.settings, self.chunk = {"scale": scale}, chunk
@@ -91,12 +91,12 @@ class FakeRecover:
 
 
 class FakeBackend:
-    name = "fake"
+    name, models = "fake", ("ours",)
 
     def __init__(self, *stages):
         self._stages = stages or (FakeTrack(), FakeRecover())
 
-    def lacks(self, weights=None):
+    def lacks(self, weights=None, models="ours"):
         return []
 
     def stages(self, settings):

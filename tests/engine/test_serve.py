@@ -2,6 +2,7 @@
 """The requests of `serve`, in this process with quick stages."""
 
 import hashlib
+import json
 import threading
 import time
 from fractions import Fraction
@@ -9,7 +10,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from body4d_engine import backends, wire
+from body4d_engine import backends, doctor, wire
+from body4d_engine.backends import BACKENDS
 from body4d_engine.clip_files import identify
 from body4d_engine.events import Notice, Progress, StageStarted
 from body4d_engine.pipeline import run
@@ -320,7 +322,7 @@ def test_a_cancel_right_behind_its_run_is_not_lost(client, monkeypatch):
     ("open", {"sha256": SHA}, "clip_missing")])
 def test_bad_requests_are_answered_and_the_engine_goes_on(client, method, params, code):
     assert client.code(method, params) == code
-    assert client.result("hello", {"protocol": wire.PROTOCOL})["backends"]["fake"] == {"lacks": []}
+    assert client.result("hello", {"protocol": wire.PROTOCOL})["backends"]["fake"]["lacks"] == []
 
 
 @pytest.mark.parametrize("given", [[0, 10], [0, 10, 1, 1], ["0", None, 1], [0, 5.0, 1], [None, None, 1], [True, None, 1]])
@@ -334,6 +336,21 @@ def test_hello_says_what_is_here(client, tmp_path):
     hello = client.result("hello", {"protocol": wire.PROTOCOL})
     assert hello["protocol"] == 1 and hello["engine"] and hello["python"] and hello["device"].startswith("CPU")
     assert hello["cache_bytes"] == len(VIDEO) == client.result("cache")["bytes"]
+    for name, backend in BACKENDS.items():
+        assert hello["backends"][name] == {"lacks": backend.lacks(), "models": {models: backend.lacks(models=models) for models in backend.models}}
+
+
+def test_the_doctor_is_asked_over_the_pipe(client, monkeypatch):
+    asked = []
+    monkeypatch.setattr(doctor, "examination", lambda online=False, verify=False: asked.append(online) or {"checks": []})
+    assert client.result("doctor") == {"examination": {"checks": []}} and client.result("doctor", {"online": True}) and asked == [False, True]
+    assert client.code("doctor", {"online": "yes"}) == "bad_request"
+
+
+def test_the_whole_examination_fits_a_message(client):
+    said = client.result("doctor")["examination"]
+    assert {"Python", "FFmpeg", "GPU", "torch", "packages", "disk"} <= {check["name"] for check in said["checks"]}
+    assert said == json.loads(json.dumps(said)) and said["backends"].keys() == BACKENDS.keys()
 
 
 def test_clear_frees_what_nobody_uses(client, tmp_path):

@@ -243,6 +243,7 @@ def test_negative_clicks_choose_between_two_and_cut_a_wrong_track(tmp_path):
     ([BoxPrompt(20, 600, 10, 630, 60)], "prompt_hit_nobody", ["Ana", "frame 20", "600"]),
     ([Prompt(200, 100, 100)], "prompt_outside_clip", ["Ana", "200", "89"]),
     ([Prompt(20, 700, 100)], "prompt_outside_picture", ["Ana", "640"]),
+    ([BoxPrompt(20, 300, 100, 340, 100)], "prompt_without_area", ["Ana", "frame 20", "300"]),
     ([Prompt(20, 320, 120, False)], "prompt_only_negative", ["Ana"]),
 ])
 def test_prompts_that_cannot_be_followed(tmp_path, prompts, code, says):

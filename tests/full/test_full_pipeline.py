@@ -2,6 +2,7 @@
 """From a clip to a take and its exports through the stages of the full backend: a made-up SAM 3 and focal length, and a tiny random SAM 3D Body and MHR."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,9 +15,10 @@ pytest.importorskip("av")
 from body4d_engine.backends import BACKENDS, Full, get_backend  # noqa: E402
 from body4d_engine.clip import open_clip  # noqa: E402
 from body4d_engine.errors import Body4DError  # noqa: E402
-from body4d_engine.events import Committed, Notice, StageFinished  # noqa: E402
+from body4d_engine.events import Committed, StageFinished  # noqa: E402
 from body4d_engine.exports import export  # noqa: E402
 from body4d_engine.metrics import evaluate  # noqa: E402
+from body4d_engine.people import Correction, Person  # noqa: E402
 from body4d_engine.pipeline import run  # noqa: E402
 from body4d_engine.report import summarise  # noqa: E402
 from body4d_engine.settings import checked  # noqa: E402
@@ -40,7 +42,7 @@ class Tiny(Full):
     def __init__(self, net):
         self._net = net
 
-    def lacks(self, weights=None):
+    def lacks(self, weights=None, models="ours"):
         return []
 
     def stages(self, settings):
@@ -101,7 +103,7 @@ def test_it_is_shown_while_it_is_made(made):
 
 
 def test_nothing_is_done_twice(made, backend, clip):
-    again = list(run(clip, made[0], backend, [], checked({"hands": False, "weights": "elsewhere", "memory_limit": 10**9})))
+    again = list(run(clip, made[0], backend, [], checked({"hands": False, "weights": "elsewhere", "memory_limit": 10**10})))
     assert all(event.skipped for event in again if isinstance(event, StageFinished))
 
 
@@ -144,9 +146,22 @@ def test_a_run_that_dies_goes_on(made, backend, clip, tmp_path):
                 np.testing.assert_allclose(*(np.asarray(one.by_sample(f"people/{person}", name)) for one in (whole, take)), rtol=0, atol=1e-4)
 
 
-def test_a_height_is_not_silently_left_out(backend, clip, tmp_path):
-    events = list(run(clip, tmp_path / "c.take", backend, [], checked({"hands": False, "heights": {"1": 1.8}})))
-    assert [event.person for event in events if isinstance(event, Notice) and event.code == "height_not_used"] == [1]
+@pytest.mark.parametrize("settings, said", [({"smoothing": 2.0}, {}), ({"foot_lock": False}, {}), ({"heights": {0: 1.5}}, {}), ({}, {"height_m": 1.6}),
+                                            ({}, {"corrections": [Correction(5, 6, "sides")]})])
+def test_what_is_said_afterwards_runs_refine_alone(made, backend, clip, tmp_path, settings, said):
+    """In place: no network looks at a picture again, and the take changes."""
+    path = tmp_path / "a.take"
+    shutil.copytree(made[0], path)
+    with Take.open(path) as take:
+        before = np.array(take.by_sample("people/1", "vertices")), take.body(1)["rest_vertices_m"]
+    events = list(run(clip, path, backend, [Person(1, **said)], checked({"hands": False, **settings})))
+    assert [event.stage for event in events if isinstance(event, StageFinished) and not event.skipped] == ["refine"]
+    with Take.open(path) as take:
+        changed = np.abs(np.array(take.by_sample("people/1", "vertices")) - before[0]).max() > 1e-5
+        assert changed or "foot_lock" in settings  # this random body never stands
+        tall = settings.get("heights", {}).get(0) or said.get("height_m")
+        height = np.ptp(take.body(1)["rest_vertices_m"][:, 1])
+        assert height == pytest.approx(tall or np.ptp(before[1][:, 1]), abs=1e-3)
 
 
 def test_the_network_comes_from_the_weights_folder(monkeypatch, tmp_path):
@@ -157,7 +172,7 @@ def test_the_network_comes_from_the_weights_folder(monkeypatch, tmp_path):
     stand_in.save_torchscript(folder / "assets" / "mhr_model.pt", net.config.vertices)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("APPDATA", str(tmp_path / "config"))
-    monkeypatch.setattr(Sam3dBody, "load", lambda folder, mhr: published(folder, mhr, (net.config,)))
+    monkeypatch.setattr(Sam3dBody, "load", lambda folder, mhr, **more: published(folder, mhr, (net.config,), **more))
     for of in (network_of, _body_of):
         loaded = of("dinov3", tmp_path)
         params, shape = Figure(net).average[None], np.ones((1, 45), np.float32)

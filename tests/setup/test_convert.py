@@ -21,7 +21,7 @@ TOOLS = convert.Tools([sys.executable, str(FAKE)], [sys.executable, str(FAKE), "
 
 @pytest.fixture(autouse=True)
 def fake_tools(monkeypatch):
-    monkeypatch.setattr(convert, "set_up", lambda python, blender: TOOLS)
+    monkeypatch.setattr(convert, "set_up", lambda python, blender, options: TOOLS)
     monkeypatch.setattr(pythons, "choose", lambda blender=None: pythons.current())
 
 
@@ -80,10 +80,12 @@ def test_the_engine_is_told_what_the_user_said(footage):
 def test_every_option_exists_in_the_engine(footage):
     cli = pytest.importorskip("body4d_engine.cli")
     told = ["--people=auto", "--click=1:0,5,6", "--box=2:5,1,2,3,4", "--height=1.8", "--focal-px=900", "--start=2", "--end=9", "--step=2",
-            "--image-fps=25", "--fresh"]
+            "--image-fps=25", "--fresh", "--backend=full", "--body-only", "--weights=w", "--memory-limit=8", "--models=official", "--smoothing=2"]
     options = convert.engine_options(convert.parser().parse_args(["a.mp4", *told]))
     parsed = cli.parser().parse_args(["run", "a.mp4", "--out", "a.take", "--summary-json", "s.json", *options])
     assert parsed.focal_px == 900 and parsed.click == ["1:0,5,6"] and parsed.end == 9 and parsed.fresh
+    assert (parsed.backend, parsed.body_only, parsed.weights, parsed.memory_limit) == ("full", True, Path("w"), 8)
+    assert (parsed.models, parsed.smoothing) == ("official", 2)
     for layout in ("overlay", "report"):
         cli.parser().parse_args(["export", "a.take", "--layout", layout, "--out", "a.mp4", "--clip", "a.mov"])
 
@@ -194,7 +196,7 @@ def test_wrong_usage(arguments, words, capfd):
 
 
 def test_a_failed_set_up_says_what_to_do(footage, monkeypatch, capfd):
-    def fails(python, blender):
+    def fails(python, blender, options):
         raise pythons.SetupError("The disk is full.", "Make room.")
 
     monkeypatch.setattr(convert, "set_up", fails)
@@ -254,7 +256,7 @@ import signal, sys
 sys.path.insert(0, %r)
 import convert, pythons
 tools = convert.Tools(*%r)
-convert.set_up = lambda python, blender: tools
+convert.set_up = lambda python, blender, options: tools
 pythons.choose = lambda blender=None: pythons.current()
 signal.signal(signal.SIGTERM, convert.interrupted)
 try:

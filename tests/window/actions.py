@@ -43,6 +43,13 @@ window = bpy.context.window_manager.windows[-1]
 with bpy.context.temp_override(window=window):
     bpy.ops.wm.window_close()
 """
+SHOW = """
+window = bpy.context.window_manager.windows[0]
+def show():
+    with bpy.context.temp_override(window=window, area=next(a for a in window.screen.areas if a.type == "VIEW_3D")):
+        bpy.ops.preferences.addon_show(module={package!r})
+bpy.app.timers.register(show, first_interval=0.1)
+"""
 FILES = "bpy.context.window_manager.windows[-1].screen.areas[0].spaces.active.params"
 PREFERENCES = 100, 150, 687, 541  # left, top, width, height
 REGISTRY = ("PIP_INDEX_URL", "PIP_TIMEOUT", "PIP_DEFAULT_TIMEOUT", "PIP_PROXY", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy")
@@ -61,7 +68,7 @@ def registry(window: Window) -> dict[str, str]:
 
 def know(window: Window, package: str) -> None:
     """Let Python in Blender find the add-on's modules: `generating`, `asking` and so on."""
-    window.ask(f"from {package} import asking, connection, drawing, generating, state\nfrom {package}.operators import install\n")
+    window.ask(f"from {package} import asking, connection, drawing, examining, generating, state\nfrom {package}.operators import install\n")
 
 
 def build_zip(folder: Path) -> Path:
@@ -106,6 +113,16 @@ def open_preferences(window: Window, package: str = EXTENSION) -> None:
                               "def grey(layout):\n    row = layout.row()\n    row.enabled = False\n    own(row)\npanel.engine_button = grey\n",
                               "panel.engine_button = own\n")
     window.click(*place)
+    _place(window)
+
+
+def show_preferences(window: Window, package: str = EXTENSION) -> None:
+    """As buttons elsewhere do."""
+    window.ask(SHOW.format(package=package))
+    _place(window)
+
+
+def _place(window: Window) -> None:
     window.until("len(bpy.context.window_manager.windows) == 2")
     window._do("search", "--name", "Preferences", "windowmove", *PREFERENCES[:2])  # it opens at the pointer
     window.until(f"bpy.context.window_manager.windows[1].x == {PREFERENCES[0]}")

@@ -17,7 +17,7 @@ WIDTH = 1000  # px, of the widest picture
 WHOLE = 0, 0, 1600, 900
 VIEWS = 0, 28, 1322, 782  # without the outliner and the properties
 EDITOR = 0, 28, 664, 784
-SIDEBAR = 1036, 82, 286, 650
+SIDEBAR = 1036, 82, 286, 716
 DIALOG = 420, 402, 430, 158
 PREVIEWS = "[o for o in bpy.context.scene.objects if o.get('body4d_role') == 'preview']"
 
@@ -83,6 +83,7 @@ def pick(window: Window, camera: Camera) -> None:
     actions.choose(window, f"{window.inside}/demo.mp4")
     window.move(800, 880)
     camera.take("clip", SIDEBAR)
+    full(window, camera)
     window.ask("bpy.context.scene.frame_current = 100")
     window.press("body4d.pick_people")
     window.until(actions.EDITOR_SHOWS, 60)
@@ -102,6 +103,22 @@ def pick(window: Window, camera: Camera) -> None:
     camera.take("picked", VIEWS)
     window.move(*actions.spot(window, 300, 300))
     window.key("Escape")
+
+
+def full(window: Window, camera: Camera) -> None:
+    """The full backend is chosen, which lacks much here; what the examination says of that."""
+    window.ask("bpy.context.scene.body4d.backend = 'full'")
+    window.press("body4d.examine")
+    window.until("examining.checks", 120)
+    window.move(800, 880)
+    top = window.header("BODY4D_PT_generate")[1] - 8
+    camera.take("full", (SIDEBAR[0], top, SIDEBAR[2], SIDEBAR[1] + SIDEBAR[3] - top), 2.0)
+    actions.show_preferences(window)
+    for steps in (-60, 8):  # to its end, and up to where the list begins
+        window.scroll(actions.PREFERENCES[0] + 300, actions.PREFERENCES[1] + 300, steps)
+    camera.take("doctor", actions.PREFERENCES, 2.0)
+    window.ask(actions.CLOSE)
+    window.ask("bpy.context.scene.body4d.backend = 'lite'\nexamining.forget()")
 
 
 def generate(window: Window, camera: Camera) -> None:
