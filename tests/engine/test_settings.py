@@ -17,7 +17,8 @@ def test_what_is_not_said_is_as_usual():
 @pytest.mark.parametrize("given, message", [
     ({"smoothing": 5}, "from 0 to 4, not 5"), ({"smoothing": float("nan")}, "not nan"), ({"smoothing": "much"}, "much"), ({"smoothing": None}, "None"),
     ({"foot_lock": 1}, "true or false"), ({"heights": {"x": 1}}, "'x'"), ({"heights": {"1": 180}}, "180 is not a height"), ({"heights": [1]}, "list"),
-    ({"focal_px": "wide"}, "wide"), ({"speed": 3}, "there is no speed")])
+    ({"focal_px": "wide"}, "wide"), ({"speed": 3}, "there is no speed"), ({"compile": 1}, "true or false"),
+    ({"compile": True, "models": "official"}, "not for the official")])
 def test_what_makes_no_sense_is_told(given, message):
     with pytest.raises(Body4DError, match=message) as error:
         checked(given)
@@ -33,5 +34,5 @@ def test_they_reach_their_stages():
 
 
 def test_the_command_has_them():
-    args = parser().parse_args(["run", "a.mp4", "--out", "a.take", "--smoothing", "2", "--no-foot-lock"])
-    assert args.smoothing == 2 and args.no_foot_lock
+    args = parser().parse_args(["run", "a.mp4", "--out", "a.take", "--smoothing", "2", "--no-foot-lock", "--compile"])
+    assert args.smoothing == 2 and args.no_foot_lock and args.compile

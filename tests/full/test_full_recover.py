@@ -8,12 +8,14 @@ pytest.importorskip("torch")
 import torch  # noqa: E402
 from scipy.spatial.transform import Rotation  # noqa: E402
 
+from body4d_engine.backends import Full  # noqa: E402
 from body4d_engine.errors import Body4DError  # noqa: E402
 from body4d_engine.events import Committed, Notice, Progress  # noqa: E402
 from body4d_engine.imports.mhr70 import MHR70  # noqa: E402
 from body4d_engine.models.mhr.names import JOINT_NAMES  # noqa: E402
 from body4d_engine.models.sam_3d_body.crops import CropInput  # noqa: E402
 from body4d_engine.people import Correction, Person  # noqa: E402
+from body4d_engine.pipeline import stage_keys  # noqa: E402
 from body4d_engine.stages.full.recover import Recover  # noqa: E402
 from body4d_engine.stages.full.records import FOUND, POINTS  # noqa: E402
 from body4d_engine.stages.full.sightings import Shape, trusted  # noqa: E402
@@ -255,7 +257,7 @@ def test_a_lack_of_memory_halves_the_batch(tmp_path, net):
     whole.close(), take.close()
 
 
-def test_a_lost_device_is_told_and_gone_on_from(tmp_path, net):
+def test_a_lost_device_is_gone_on_from(tmp_path, net):
     people, left, infer = {1: "vvvvvv", 2: "vvvvvv"}, 2, net.infer
     whole, _, clip = recovered(tmp_path / "whole.take", people, stage(net))
 
@@ -269,11 +271,10 @@ def test_a_lost_device_is_told_and_gone_on_from(tmp_path, net):
     take, persons = masked_take(tmp_path / "a.take", clip, {number: states(text) for number, text in people.items()})
     net.infer = dies
     try:
-        with pytest.raises(Body4DError) as error:
+        with pytest.raises(torch.AcceleratorError):  # which `pipeline` tells in words, see test_memory_faults.py
             run_stage(stage(net, chunk=1), take, persons, clip)
     finally:
         del net.infer
-    assert error.value.code == "device_lost" and "unspecified launch failure" in error.value.message
     take.close()
     take = Take.open(tmp_path / "a.take", writable=True)
     assert take.count("people/1", "root", "recover") > 0
@@ -292,20 +293,12 @@ def test_low_precision_batches_have_one_shape(tmp_path):
     a.close(), b.close()
 
 
-def test_corrections_change_nothing_here(tmp_path, net):
-    """`refine` acts upon them, so an earlier result is copied and the network is not asked again; what nothing here acts upon is said."""
-    clip = Pictures(4)
-    take, persons = masked_take(tmp_path / "a.take", clip, {1: states("vvov")})
-    run_stage(stage(net), take, persons, clip)
-    before, clip.decoded = arrays(take), []
-    corrected = [Person(1, corrections=[Correction(1, 1, "body"), Correction(0, 1, "sides")])]
-    again = stage(net)
-    cursor = take.begin("recover", "other", "k" * 8, {"1": []})
-    events = list(again.run(clip, corrected, take, cursor))
-    take.finish()
-    assert not clip.decoded and [event.code for event in events if isinstance(event, Notice)] == ["correction_not_used"]
-    assert_close(before, arrays(take), 0)
-    take.close()
+def test_neither_heights_nor_corrections_ask_the_network_again():
+    """`refine` acts upon them: its key depends on what is said of bodies, that of `recover` on nothing of it."""
+    stages = Full().stages({})
+    said = [Person(1, height_m=1.8, corrections=[Correction(1, 1, "sides")])]
+    before, after = (stage_keys(stages, Pictures(4), people, "full") for people in ([Person(1)], said))
+    assert [name for name in before if before[name] != after[name]] == ["refine"]
 
 
 def test_confidence_is_tracking_s_and_how_well_the_body_lies_on_the_mask(tmp_path, net, monkeypatch):
@@ -331,3 +324,27 @@ def test_how_far_keypoints_are_trusted():
     pixels[:4] = [[-1, 15], [40, 15], [28, 15], [5, 5]]  # outside, behind the other one, where both are, in the open
     trust, share = trusted(pixels, own, [other], 50, 50)
     assert trust[:5].tolist() == [0, 0, 1, 1, 1] and share == pytest.approx(18 / 21)
+
+
+def test_a_network_that_cannot_be_compiled_is_told_once_and_runs_as_it_is(tmp_path, monkeypatch):
+    """Fails where nobody hears of it, or hears of it with every batch, or where what is compiled is asked for in vain."""
+    def broken(graph, inputs):
+        raise RuntimeError("no compiler here")
+
+    torch._dynamo.reset()
+    people, model = {1: "vvvv", 2: "vvvv"}, network()
+    whole, quiet, _ = recovered(tmp_path / "whole.take", people, stage(model, compiled=False))
+    compile_parts = model.compile_parts
+    monkeypatch.setattr(model, "compile_parts", lambda: compile_parts(broken))
+    take, events, _ = recovered(tmp_path / "a.take", people, stage(model, compiled=True))
+    told, before = ([event.message for event in heard if isinstance(event, Notice) and event.code == "not_compiled"] for heard in (events, quiet))
+    assert len(told) == 1 and "no compiler here" in told[0] and not before
+    for person in people:
+        assert_close(arrays(whole, person), arrays(take, person))
+    whole.close(), take.close()
+
+
+def test_the_setting_reaches_the_stage():
+    """And changes no key: a take that was begun without goes on with it."""
+    plain, compiled = (next(stage for stage in Full().stages({"compile": wanted}) if stage.name == "recover") for wanted in (False, True))
+    assert (plain._compiled, compiled._compiled) == (False, True) and plain.settings == compiled.settings

@@ -169,6 +169,10 @@ class Mhr(nn.Module):
             moved = torch.addcmul(moved, blended[:, :, axis], points[:, axis])
         return moved.permute(2, 0, 1).contiguous()
 
+    def hold(self, vertices: Tensor | None) -> None:
+        """Makes the tables for these vertices (None: for all), if they are not held already, so that no evaluation has to."""
+        self._part(vertices)
+
     def _part(self, vertices: Tensor | None) -> _Part:
         for known, part in self._parts:
             if known is vertices:
@@ -295,7 +299,11 @@ def _csr(rows: Tensor, columns: Tensor, values: Tensor, width: int) -> Tensor:
 
 @contextmanager
 def _exact(device: torch.device):
-    """No autocast and no TF32 inside: both would round positions of two metres to a millimetre."""
+    """No autocast and no TF32 inside: both would round positions of two metres to a millimetre. Who compiles what is inside sees to that himself: a graph
+    cannot."""
+    if torch.compiler.is_compiling():
+        yield
+        return
     precision = torch.get_float32_matmul_precision()
     if precision != "highest":
         torch.set_float32_matmul_precision("highest")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...errors import Body4DError
+from .transfers import Transfers
 
 BODY_PADDING, HAND_PADDING = 1.25, 0.9
 ASPECT = 0.75                          # a box is first widened to this width over height, then to a square
@@ -50,8 +51,8 @@ class Packed:
     def __len__(self) -> int:
         return len(self.frame_of)
 
-    def take(self, rows: Tensor) -> "Packed":
-        """The crops of these rows, (M,) int64 on the device; frames are shared, not copied."""
+    def take(self, rows: Tensor | slice) -> "Packed":
+        """The crops of these rows, (M,) int64 on the device, or of a slice, which copies nothing; frames are shared, not copied."""
         return Packed(self.frames, *(None if part is None else part[rows] for part in
                                      (self.frame_of, self.box, self.centre, self.side, self.K, self.masks, self.has_mask)))
 
@@ -79,8 +80,8 @@ class View:
         return points * self.side[:, None, None] + self.centre[:, None]
 
 
-def pack(items: list[CropInput], device: torch.device | str) -> Packed:
-    """Puts crops together. Raises Body4DError for an empty box or a camera without focal length (`empty_crop`) and for frames of two sizes (`frame_sizes`)."""
+def checked(items: list[CropInput]) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (N, 4) and cameras (N, 3, 3). Raises Body4DError `empty_crop` where there is none, one is empty, or a camera has no focal length."""
     if not items:
         raise Body4DError("No crop was given.", "Skip frames in which nobody is visible.", "empty_crop")
     boxes = np.stack([np.asarray(item.box, dtype=np.float64).reshape(4) for item in items])
@@ -89,23 +90,39 @@ def pack(items: list[CropInput], device: torch.device | str) -> Packed:
             "Leave out frames in which the person's mask is empty.")
     _refuse(~(np.isfinite(cameras).all(axis=(1, 2)) & (cameras[:, 0, 0] > 0) & (cameras[:, 1, 1] > 0)), "has a camera without a focal length",
             "Give a camera matrix in pixels.")
-    frames: dict[int, tuple[int, np.ndarray]] = {}
-    frame_of = [frames.setdefault(id(item.image), (len(frames), item.image))[0] for item in items]
-    images = [image for _, image in frames.values()]
+    return boxes, cameras
+
+
+def pack(items: list[CropInput], device: torch.device | str | Transfers) -> Packed:
+    """Puts crops together on a device, in three copies at most: frames, masks, and numbers. Whoever packs often keeps its `Transfers`, and waits for nothing.
+
+    Raises Body4DError for an empty box or a camera without focal length (`empty_crop`) and for frames of two sizes (`frame_sizes`)."""
+    boxes, cameras = checked(items)
+    known: dict[int, tuple[int, np.ndarray]] = {}
+    frame_of = [known.setdefault(id(item.image), (len(known), item.image))[0] for item in items]
+    images = [image for _, image in known.values()]
     if any(image.shape != images[0].shape or image.dtype != np.uint8 or image.shape[2:] != (3,) for image in images):
         raise Body4DError("The frames of one call must be RGB of eight bits and of one size.", "Give one clip at a time.", "frame_sizes")
-    masks = None
-    if any(item.mask is not None for item in items):
-        masks = np.zeros((len(items), *images[0].shape[:2], 1), dtype=np.uint8)
-        for row, item in zip(masks, items):
-            if item.mask is not None:
-                row[..., 0] = np.asarray(item.mask).reshape(row.shape[:2]) != 0
-    sides = np.maximum((boxes[:, 2] - boxes[:, 0]) / ASPECT, boxes[:, 3] - boxes[:, 1]) * BODY_PADDING
-    return Packed(
-        frames=torch.from_numpy(np.stack(images)).to(device), frame_of=torch.tensor(frame_of).to(device), box=_tensor(boxes, device),
-        centre=_tensor((boxes[:, :2] + boxes[:, 2:]) / 2, device), side=_tensor(sides, device), K=_tensor(cameras, device),
-        masks=None if masks is None else torch.from_numpy(masks).to(device),
-        has_mask=torch.tensor([item.mask is not None for item in items]).to(device))
+    transfers = device if isinstance(device, Transfers) else Transfers(device)
+    height, width, _ = images[0].shape
+    centres, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    sides = np.maximum(sizes[:, :1] / ASPECT, sizes[:, 1:]) * BODY_PADDING
+    masked = np.array([[item.mask is not None] for item in items])
+    columns = np.concatenate([boxes, centres, sides, cameras.reshape(-1, 9), np.array(frame_of)[:, None], masked], axis=1)
+    frames, numbers = transfers.host((len(images), height, width, 3), torch.uint8), transfers.host(columns.shape, torch.float32)
+    for row, image in zip(frames.numpy(), images):
+        row[...] = image
+    numbers.numpy()[...] = columns
+    up = [frames, numbers]
+    if masked.any():
+        up.append(transfers.host((len(items), height, width, 1), torch.uint8))
+        for row, item in zip(up[2].numpy(), items):
+            mask = np.zeros((), bool) if item.mask is None else np.asarray(item.mask).reshape(height, width, 1)
+            row[...] = mask if mask.dtype == bool else mask != 0  # to compare takes ten times as long as to copy
+    frames, numbers, *masks = transfers.up(up)
+    box, centre, side, K, frame_of, has_mask = numbers.split((4, 2, 1, 9, 1, 1), dim=1)
+    return Packed(frames=frames, frame_of=frame_of[:, 0].long(), box=box, centre=centre, side=side[:, 0], K=K.unflatten(1, (3, 3)),
+                  masks=masks[0] if masks else None, has_mask=has_mask[:, 0] > 0)
 
 
 def hand_side(box_size: Tensor) -> Tensor:
@@ -114,11 +131,11 @@ def hand_side(box_size: Tensor) -> Tensor:
 
 
 def cut(images: Tensor, image_of: Tensor, centre: Tensor, side: Tensor, size: int, mirrored: Tensor | None = None) -> Tensor:
-    """(F, H, W, C) uint8 and N crops -> (N, C, size, size) float32 of whole levels, 0 to 255.
+    """(F, H, W, C) uint8 and N crops -> (N, C, size, size) float32 of whole levels, 0 to 255. Where a crop lies nowhere (NaN) it is of a corner.
 
     mirrored (N,) bool: those crops are given in the coordinates of the frame flipped left to right."""
     height, width = images.shape[1:3]
-    exact = torch.float32 if images.device.type == "mps" else torch.float64
+    exact = precise(images.device)
     steps = (torch.arange(size, device=images.device, dtype=exact) - size / 2) / size
     x, y = (steps * side.to(exact)[:, None] + centre[:, axis, None].to(exact) for axis in (0, 1))
     if mirrored is not None:
@@ -133,16 +150,17 @@ def cut(images: Tensor, image_of: Tensor, centre: Tensor, side: Tensor, size: in
     return total.round().permute(0, 3, 1, 2)
 
 
+def precise(device: torch.device) -> torch.dtype:
+    """The most exact type of floating point that a device has."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def _taps(x: Tensor, length: int) -> list[tuple[Tensor, Tensor]]:
     """The two samples next to each coordinate and their weights, which are zero outside."""
     low = x.floor()
     after = (x - low).float()
-    return [(index.clamp(0, length - 1).long(), weight * ((index >= 0) & (index < length)))
+    return [(index.clamp(0, length - 1).nan_to_num().long(), weight * ((index >= 0) & (index < length)))
             for index, weight in ((low, 1 - after), (low + 1, after))]
-
-
-def _tensor(array: np.ndarray, device: torch.device | str) -> Tensor:
-    return torch.from_numpy(array.astype(np.float32)).to(device)
 
 
 def _refuse(bad: np.ndarray, what: str, hint: str) -> None:

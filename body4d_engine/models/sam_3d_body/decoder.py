@@ -96,7 +96,7 @@ class Branch(nn.Module):
                 previous: Tensor | None = None) -> Estimate:
         """image (N, tokens, C), prompts (N, P, dim), hands (2, dim), previous (N, 522) or None for the first estimate.
 
-        `mesh`: what of MHR the result needs, `all` vertices, `keypoints`, or `nothing` (parameters and camera only)."""
+        `mesh`: what of MHR the result needs, `keypoints`, or `nothing` (parameters and camera only)."""
         count = len(image)
         start = torch.cat([self.initial_pose, self.initial_camera], dim=1).expand(count, -1)
         pose_token = self.to_token(torch.cat([self._condition(view), start], dim=1))[:, None]
@@ -107,7 +107,7 @@ class Branch(nn.Module):
         def repeat(rows: Tensor) -> Tensor:
             return rows.expand(count, -1, -1)
 
-        keypoints_3d = 2 + prompts.shape[1] + 2 + KEYPOINTS
+        first = 2 + prompts.shape[1] + 2                       # of the keypoints' tokens
         tokens = torch.cat([pose_token, previous_token, prompts, repeat(hands), repeat(self.tokens_2d), repeat(self.tokens_3d)], dim=1)
         nowhere = torch.zeros_like(repeat(self.tokens_2d))
         fixed = torch.cat([torch.zeros_like(pose_token), previous_token, prompts, nowhere[:, :2]], dim=1)
@@ -115,17 +115,15 @@ class Branch(nn.Module):
 
         for index, layer in enumerate(self.layers):
             tokens = layer(tokens, position, image, image_position)
-            out = self.norm(tokens)
             if index + 1 < len(self.layers):
-                now = self._read(mhr, out[:, 0], view, "keypoints")
+                now = self._read(mhr, self.norm(tokens[:, 0]), view, "keypoints")
                 position_2d, feature = self._look(now.projection, image_map)
-                tokens = torch.cat([tokens[:, :keypoints_3d - KEYPOINTS], tokens[:, keypoints_3d - KEYPOINTS:keypoints_3d] + feature,
-                                    tokens[:, keypoints_3d:]], dim=1)
+                tokens[:, first:first + KEYPOINTS] += feature
                 body = now.body.keypoints
                 centred = body - (body[:, HIPS[0]:HIPS[0] + 1] + body[:, HIPS[1]:HIPS[1] + 1]) / 2
                 position = torch.cat([fixed, position_2d, self.position_3d(centred)], dim=1)
-        estimate = self._read(mhr, out[:, 0], view, mesh)
-        estimate.hands = out[:, keypoints_3d - KEYPOINTS - 2:keypoints_3d - KEYPOINTS]
+        estimate = self._read(mhr, self.norm(tokens[:, 0]), view, mesh)
+        estimate.hands = self.norm(tokens[:, first - 2:first])
         return estimate
 
     def _condition(self, view: View) -> Tensor:
@@ -136,7 +134,7 @@ class Branch(nn.Module):
         pose, camera = self.pose_head(token, self.initial_pose), self.camera_head(token, self.initial_camera)
         if mesh == "nothing":
             return Estimate(pose, camera, self.camera_head.translation(camera, view), token, None, None)
-        body = self.pose_head.evaluate(mhr, pose, mesh)
+        body = self.pose_head.evaluate(mhr, pose, "keypoints")
         projection = self.camera_head.project(body.keypoints, camera, view)
         return Estimate(pose, camera, projection.translation, token, body, projection)
 

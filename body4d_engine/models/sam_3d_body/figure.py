@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...memory import Batches
 from ..mhr.names import JOINT_NAMES, ROOT
 from .fusion import WRIST_ANGLES
 from .heads import BODY_ANGLES, FULL_POSE, MODEL, PoseHead
@@ -14,7 +15,8 @@ from .heads import Angles as Continuous
 from .inference import Sam3dBody
 
 _POSE = 6  # where among MHR's parameters the pose begins
-_AT_ONCE, _KEYPOINTS_AT_ONCE = 32, 256  # bodies whose meshes, or keypoints alone, are computed together
+_LENGTHS = 6  # the last of the pose: how long parts of the body are
+_AT_ONCE, _KEYPOINTS_AT_ONCE = 32, 256  # bodies whose meshes, or keypoints alone, are computed together, where memory suffices
 
 
 class Figure:
@@ -22,7 +24,9 @@ class Figure:
 
     def __init__(self, network: Sam3dBody):
         self.mhr, self.head = network.mhr, network.body.pose_head
+        self._meshes, self._points = Batches(_AT_ONCE, "one body"), Batches(_KEYPOINTS_AT_ONCE, "one body's keypoints")
         still = self._tensor(np.zeros((1, MODEL)))
+        self._half_turn = self._tensor([1, 1, -1, -1])
         self._rest_turns = self._turns(still) * self._tensor([1, -1, -1, -1])  # inverted
 
     @cached_property
@@ -40,7 +44,7 @@ class Figure:
     @torch.inference_mode()
     def posed(self, params: np.ndarray, shape: np.ndarray) -> dict[str, np.ndarray]:
         """MHR's parameters (N, 204) and identity (N, 45) -> arrays float32 of N rows, see `in_person_space`."""
-        parts = [self._posed(params[first : first + _AT_ONCE], shape[first : first + _AT_ONCE]) for first in range(0, len(params), _AT_ONCE)]
+        parts = list(self._meshes.run(lambda part: self._posed(params[part.start : part.stop], shape[part.start : part.stop]), range(len(params))))
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _posed(self, params: np.ndarray, shape: np.ndarray) -> dict[str, np.ndarray]:
@@ -53,21 +57,35 @@ class Figure:
     @torch.inference_mode()
     def keypoints(self, params: np.ndarray, shape: np.ndarray) -> np.ndarray:
         """(N, 70, 3) in person space, without the mesh. As for `posed`; the shape may be one for all, (1, 45)."""
-        parts = []
-        for first in range(0, len(params), _KEYPOINTS_AT_ONCE):
-            part = slice(first, first + _KEYPOINTS_AT_ONCE)
-            identity = self._tensor(shape if len(shape) == 1 else shape[part])
-            vertices, transforms = self.mhr.posed(identity, self._tensor(params[part]), None, self.head.keypoint_vertices)
-            joints = self.mhr.to_camera(transforms[..., :3, 3])
-            points = self.head.keypoint_weights @ torch.cat([self.mhr.to_camera(vertices), joints], dim=1)
-            parts.append((points - joints[:, ROOT : ROOT + 1]).cpu().numpy())
-        return np.concatenate(parts)
+        return np.concatenate(list(self._points.run(lambda part: self._keypoints(params[part.start : part.stop], shape, part), range(len(params)))))
+
+    def _keypoints(self, params: np.ndarray, shape: np.ndarray, part: range) -> np.ndarray:
+        identity = self._tensor(shape if len(shape) == 1 else shape[part.start : part.stop])
+        vertices, transforms = self.mhr.posed(identity, self._tensor(params), None, self.head.keypoint_vertices)
+        joints = self.mhr.to_camera(transforms[..., :3, 3])
+        points = self.head.keypoint_weights @ torch.cat([self.mhr.to_camera(vertices), joints], dim=1)
+        return (points - joints[:, ROOT : ROOT + 1]).cpu().numpy()
+
+    @torch.inference_mode()
+    def frames(self, params: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(N, 127, 3, 3) where each joint's own axes point and (N, 127, 3) where it is, about MHR's origin in metres; both in the camera's axes, float64."""
+        given = self._tensor(params)
+        places = self.mhr.to_camera(self.mhr.transforms(given)[..., :3, 3])
+        return tuple(found.cpu().double().numpy() for found in (self.mhr.camera_rotations(given), places))
 
     def with_scale(self, params: np.ndarray, scale: np.ndarray) -> np.ndarray:
         """Parameters (N, 204) with the proportions of one scale code (28,)."""
         out = params.copy()
         out[:, FULL_POSE:] = (self.head.scale_mean + self._tensor(scale) @ self.head.scale_comps).cpu().numpy()
         return out
+
+    @torch.inference_mode()
+    def hand_codes(self, params: np.ndarray) -> np.ndarray:
+        """(N, 108): what the network would have to say, left then right, so that the fingers are those of the parameters (N, 204)."""
+        given, head = self._tensor(params), self.head
+        fingers = torch.stack([given[:, head.left_hand], given[:, head.right_hand]], dim=1)
+        codes = (head.hand_angles.continuous(fingers.flatten(0, 1)) - head.hand_mean).cpu().numpy()
+        return np.linalg.lstsq(head.hand_comps.T.cpu().numpy(), codes.T, rcond=None)[0].T.reshape(len(params), -1).astype(np.float32)
 
     def in_person_space(self, vertices: Tensor, joints: Tensor, keypoints: Tensor, params: Tensor) -> dict[str, Tensor]:
         """Points about MHR's origin in the camera's axes, and the parameters (N, 204) -> vertices (N, V, 3), joints (N, 127, 3), keypoints_m (N, 70, 3);
@@ -78,12 +96,12 @@ class Figure:
 
     @torch.inference_mode()
     def rest(self, params: np.ndarray, shape: np.ndarray) -> dict[str, np.ndarray]:
-        """What a take's body file says of a person with these proportions (the last 68 of the parameters (204,)) and this identity (45,): the mesh and the
-        skeleton at rest, in person space, and how they hang together."""
-        params = np.where(np.arange(MODEL) < FULL_POSE, 0, params)[None].astype(np.float32)
+        """What a take's body file says of a person with these lengths and proportions (the last 74 of the parameters (204,)) and this identity (45,): the mesh
+        and the skeleton at rest, in person space, and how they hang together."""
+        params = np.where(np.arange(MODEL) < FULL_POSE - _LENGTHS, 0, params)[None].astype(np.float32)
         at_rest = self.posed(params, shape[None])
         joints = at_rest["joints"][0].astype(np.float64)
-        axes = self.mhr.camera_rotations(self._tensor(params))[0].double().cpu().numpy()
+        axes = self.mhr.camera_rotations(self._tensor(params))[0].cpu().double().numpy()
         inverse = np.tile(np.eye(4), (len(joints), 1, 1))
         inverse[:, :3, :3] = axes.transpose(0, 2, 1)
         inverse[:, :3, 3] = -np.einsum("jab,ja->jb", axes, joints)
@@ -99,12 +117,12 @@ class Figure:
     def _rotations(self, params: Tensor) -> Tensor:
         """Quaternions in MHR's axes, posed times rest inverted, seen from the camera: turned by half a turn about x. w is never negative."""
         turned = _product(self._turns(params), self._rest_turns)
-        turned = turned * turned.new_tensor([1, 1, -1, -1])
+        turned = turned * self._half_turn
         return torch.where(turned[..., :1] < 0, -turned, turned)
 
     def _turns(self, params: Tensor) -> Tensor:
         """(N, 127, 4) of the joints' own axes in MHR's, w x y z."""
-        return self.mhr.skeleton(self.mhr.transforms(params))[..., [6, 3, 4, 5]]
+        return self.mhr.skeleton(self.mhr.transforms(params))[..., 3:7].roll(1, -1)
 
     def _tensor(self, values) -> Tensor:
         return torch.as_tensor(np.asarray(values, np.float32), device=self.mhr.base.device)
@@ -115,7 +133,8 @@ def _joints_of(head: PoseHead) -> tuple[list, list, list]:
     fingers = [hand.tolist() for hand in (head.left_hand, head.right_hand)]
     wrists = [tuple(_POSE + index for index in wrist) for wrist in WRIST_ANGLES]
     taken = {index for places in (*fingers, *wrists) for index in places} | set(range(FULL_POSE, FULL_POSE + BODY_ANGLES))
-    free, single = ([tuple(_POSE + index for index in joint) for joint in part] for part in _places(head.body_angles))
+    root = _POSE - 3  # whose angles come first there, and are read about z, y, x
+    (_, *free), single = ([tuple(root + index for index in joint) for joint in part] for part in _places(head.body_angles))
     triples = [(3, 4, 5), *(joint for joint in free if not taken & set(joint))]
     alone = [joint[0] for joint in single if not taken & set(joint)]
     free, single = _places(head.hand_angles)

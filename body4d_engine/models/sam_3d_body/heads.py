@@ -39,18 +39,28 @@ class Angles(nn.Module):
         super().__init__()
         places = [*(index for joint in free for index in joint), *single, *lengths]
         self.counts = (6 * len(free), 2 * len(single), len(lengths))
-        self._keep("inverse", torch.tensor(places).argsort())
-        self._keep("order", torch.arange(sum(self.counts)) if order is None else torch.tensor(order))
-
-    def _keep(self, name: str, table: Tensor) -> None:
-        self.register_buffer(name, table, persistent=False)
+        self.register_buffer("inverse", torch.tensor(places).argsort(), persistent=False)
+        self.register_buffer("order", None if order is None else torch.tensor(order), persistent=False)
 
     def forward(self, continuous: Tensor) -> Tensor:
         """(N, 6J + 2K + L) -> (N, 3J + K + L) radians."""
-        free, single, lengths = continuous[:, self.order].split(self.counts, dim=-1)
+        free, single, lengths = (continuous if self.order is None else continuous[:, self.order]).split(self.counts, dim=-1)
         free = xyz_from_matrix(matrix_from_6d(free.unflatten(-1, (-1, 6)))).flatten(1)
         single = single.unflatten(-1, (-1, 2))
         return torch.cat([free, torch.atan2(single[..., 0], single[..., 1]), lengths], dim=-1)[:, self.inverse]
+
+    def continuous(self, angles: Tensor) -> Tensor:
+        """The inverse of `forward`."""
+        free, single, lengths = self.counts
+        free, single, lengths = angles[:, self.inverse.argsort()].split((free // 2, single // 2, lengths), dim=-1)
+        free = matrix_from_xyz(free.unflatten(-1, (-1, 3)))[..., :2].mT.flatten(1)
+        parts = torch.cat([free, torch.stack([single.sin(), single.cos()], dim=-1).flatten(1), lengths], dim=-1)
+        return parts if self.order is None else parts[:, self.order.argsort()]
+
+
+def _body_angles() -> Angles:
+    """From the root's rotation and the body, (N, 266), to 3 angles about z, y, x and the 133 values, (N, 136)."""
+    return Angles([(2, 1, 0), *((a + 3, b + 3, c + 3) for a, b, c in _FREE)], [place + 3 for place in _SINGLE], [place + 3 for place in _LENGTHS])
 
 
 def _hand_angles() -> Angles:
@@ -112,7 +122,7 @@ class PoseHead(nn.Module):
         self.hand = hand
         self.vertices = config.vertices
         self.proj = nn.Sequential(nn.Linear(config.dim, config.dim), nn.ReLU(), nn.Linear(config.dim, POSE))
-        self.body_angles, self.hand_angles = Angles(_FREE, _SINGLE, _LENGTHS), _hand_angles()
+        self.body_angles, self.hand_angles = _body_angles(), _hand_angles()
         tables = {"scale_mean": torch.zeros(MODEL - FULL_POSE), "scale_comps": torch.zeros(SCALE, MODEL - FULL_POSE), "hand_mean": torch.zeros(HAND),
                   "hand_comps": torch.eye(HAND), "left_hand": torch.zeros(HAND_ANGLES, dtype=torch.long),
                   "right_hand": torch.zeros(HAND_ANGLES, dtype=torch.long), "keypoint_mapping": torch.zeros(KEYPOINTS, config.vertices + MHR_JOINTS)}
@@ -123,9 +133,9 @@ class PoseHead(nn.Module):
             tables["joint_rotation"] = torch.zeros(MHR_JOINTS, 3, 3)
         for name, table in tables.items():
             self.register_buffer(name, table)
-        unused = torch.ones(BODY_ANGLES)
-        unused[list(_UNUSED)] = 0.0
-        self.register_buffer("used_angles", unused, persistent=False)
+        used = torch.ones(3 + BODY_ANGLES)
+        used[[3 + place for place in _UNUSED]] = 0.0
+        self.register_buffer("used_angles", used, persistent=False)
         self.register_buffer("to_camera", torch.tensor([0.01, -0.01, -0.01]), persistent=False)
         self.prepare()
 
@@ -151,19 +161,19 @@ class PoseHead(nn.Module):
 
     def forward(self, token: Tensor, initial: Tensor) -> Pose:
         """(N, dim), (1 or N, 519) -> the pose."""
-        rotation, body, shape, scale, hand, face = (self.proj(token) + initial).split([ROTATION, BODY, SHAPE, SCALE, 2 * HAND, FACE], dim=1)
-        return Pose(raw=torch.cat([rotation, body], dim=1), rotation=xyz_from_matrix(matrix_from_6d(rotation)).flip(-1),
-                    body=self.body_angles(body) * self.used_angles, shape=shape, scale=scale, hand=hand, face=face * 0)
+        raw, shape, scale, hand, face = (self.proj(token) + initial).split([ROTATION + BODY, SHAPE, SCALE, 2 * HAND, FACE], dim=1)
+        rotation, body = (self.body_angles(raw) * self.used_angles).split([3, BODY_ANGLES], dim=1)
+        return Pose(raw=raw, rotation=rotation, body=body, shape=shape, scale=scale, hand=hand, face=torch.zeros_like(face))
 
     def mhr_parameters(self, pose: Pose) -> Tensor:
         """(N, 204): translation (10 per metre) and rotation of the root, 130 pose values, 68 scales."""
         rotation, translation = pose.rotation, torch.zeros_like(pose.rotation)
         if self.hand:
-            rotation = xyz_from_matrix(matrix_from_xyz(rotation) @ self.local_to_world_wrist)
-            translation = -(matrix_from_xyz(rotation) @ (self.right_wrist - self.root) + self.root)
-        fingers = self.hand_mean + pose.hand.unflatten(-1, (2, HAND)) @ self.hand_comps
-        fingers = self.hand_angles(fingers.flatten(0, 1)).unflatten(0, (-1, 2)).flatten(1)
-        scales = self.scale_mean + pose.scale @ self.scale_comps
+            turned = matrix_from_xyz(rotation) @ self.local_to_world_wrist
+            rotation, translation = xyz_from_matrix(turned), -(turned @ (self.right_wrist - self.root) + self.root)
+        fingers = torch.addmm(self.hand_mean, pose.hand.reshape(-1, HAND), self.hand_comps)
+        fingers = self.hand_angles(fingers).view(len(rotation), 2 * HAND_ANGLES)
+        scales = torch.addmm(self.scale_mean, pose.scale, self.scale_comps)
         everything = torch.cat([translation * 10, rotation, pose.body[:, :FULL_POSE - 6], fingers, scales, torch.zeros_like(scales[:, :1])], dim=1)
         return everything[:, self.parameter_source]
 

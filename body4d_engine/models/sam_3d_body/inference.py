@@ -8,15 +8,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ...errors import Body4DError
-from ..checkpoints import read_tensors, without_weights
+from ...errors import Body4DError, is_device_lost, is_out_of_memory
+from ..checkpoints import naming, read_tensors, without_weights
 from . import keys
 from .backbone import build_backbone
 from .config import CONFIGS, Config
 from .crops import CropInput, Packed, View, cut, hand_side, pack
 from .decoder import Branch, Estimate
 from .fusion import Fusion, mirror_camera, mirror_x
-from .heads import Body, Pose, project
+from .heads import Pose, project
 from .prompts import DUMMY_POINT, FourierPositions, Prompts, normalise
 
 MODES = ("body", "full")
@@ -42,6 +42,7 @@ class Sam3dBody(nn.Module):
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
         self.backbone_dtype = torch.float32
         self.unread: tuple[str, ...] = ()
+        self.compiled, self.not_compiled = False, ""
         self.prepare()
 
     @classmethod
@@ -50,17 +51,21 @@ class Sam3dBody(nn.Module):
         return cls(CONFIGS[config] if isinstance(config, str) else config, mhr).eval()
 
     @classmethod
-    def load(cls, folder: Path, mhr: nn.Module, configs: Iterable[Config] = (CONFIGS["dinov3"], CONFIGS["vith"])) -> "Sam3dBody":
-        """The network of a weights folder as published (`model.ckpt` in it), on the CPU in float32; which one, its tensors say.
+    def load(cls, folder: Path, mhr: nn.Module, configs: Iterable[Config] = (CONFIGS["dinov3"], CONFIGS["vith"]), device: torch.device | str = "cpu",
+             backbone: torch.dtype = torch.float32, only: str = "") -> "Sam3dBody":
+        """The network of a weights folder as published (`model.ckpt` in it), on the device with the body; which one, its tensors say.
 
+        Tensors go from the file to the device one by one, in float32, the encoder's as `backbone` says. only: how the names begin of the part that is wanted
+        (`body.pose_head.`): the rest is left in the file and must not be used.
         `unread` of the result names what the checkpoint holds that this network has no use for.
         Raises Body4DError: `checkpoint_missing`, `checkpoint_unreadable`, `checkpoint_keys` (of another network, or not all there)."""
         published = read_tensors(folder / keys.CHECKPOINT, "state_dict")
-        config = keys.config_of(published, configs)
-        with without_weights():
-            model = cls(config, mhr)
-        model.unread = keys.assign(model, published)
-        return model.prepare().eval()
+        with naming(folder / keys.CHECKPOINT):
+            config = keys.config_of(published, configs)
+            with without_weights():
+                model = cls(config, mhr)
+            model.unread, model.backbone_dtype = keys.assign(model, published, device, backbone, only), backbone
+        return (model if only else model.to(device)).prepare().eval()
 
     def prepare(self) -> "Sam3dBody":
         """Derives the tables that depend on weights; to be called after weights were set."""
@@ -77,12 +82,27 @@ class Sam3dBody(nn.Module):
         self.backbone_dtype = dtype
         return self
 
+    def compile_parts(self, backend: str = "inductor") -> "Sam3dBody":
+        """Has torch compile the encoder and both decoders, as CUDA graphs where there is CUDA; to be called on the device, after `backbone_to`.
+
+        Each becomes one graph for each shape that it meets, so give it batches of one size (`infer_in_batches`). The work is done when the first batch comes.
+        Where it cannot be done, `infer` goes on without, `compiled` is false and `not_compiled` says why."""
+        options = {"mode": "reduce-overhead"} if backend == "inductor" else {}
+        for part in self._compiled_parts():
+            part.compile(fullgraph=True, dynamic=False, backend=backend, **options)
+        self.compiled, self.not_compiled = True, ""
+        return self
+
+    def _compiled_parts(self) -> tuple[nn.Module, ...]:
+        return self.backbone, self.body, self.hand
+
     @torch.inference_mode()
     def infer(self, crops: list[CropInput] | Packed, mode: str = "full") -> dict[str, Tensor]:
         """N crops, of any frames and people, in one batch. A crop's result does not depend on the others.
 
         `body` reads the body off its crop; `full` adds a crop of each hand, a second look at the body with the hands' wrists and the elbows as prompts (a
-        dummy prompt for each that cannot be trusted, and the second look always), and puts the hands on.
+        dummy prompt for each that cannot be trusted), and puts the hands on. Everyone has all of it, hands that are not used included: so a batch has one shape
+        and nothing has to be known of it on the way.
 
         Returns tensors of N rows on the device. Metres in the camera's axes (OpenCV) unless said otherwise; add pred_cam_t to 3D points to place them.
         bbox (N, 4), focal_length (N,) pixels, pred_keypoints_3d (N, 70, 3), pred_keypoints_2d (N, 70, 2) pixels of the frame by the given K,
@@ -96,19 +116,36 @@ class Sam3dBody(nn.Module):
             raise Body4DError(f"{mode!r} is not a way to run SAM 3D Body.", f"Choose one of: {', '.join(MODES)}.", "mode")
         crops = crops if isinstance(crops, Packed) else pack(crops, self.mean.device)
         with _exact(self.mean.device):
-            return self._infer(crops, mode)
+            return self._infer_compiled(crops, mode) if self.compiled else self._infer(crops, mode)
 
     def infer_in_batches(self, crops: Packed, mode: str, size: int) -> Iterator[dict[str, Tensor]]:
         """`infer` of `size` crops at a time, in order: for as many as there is memory for.
 
         With a backbone of less than float32 every batch has this very size, the last one filled up with its first crop, whose result is dropped: then a crop's
-        result is the same to the last bit in whatever company it has its place."""
+        result is the same to the last bit in whatever company it has its place. So it is with compiled parts, which are made for one size."""
         for start in range(0, len(crops), size):
             count = min(size, len(crops) - start)
-            rows = torch.arange(start, start + count, device=crops.side.device)
-            if self.backbone_dtype != torch.float32:
-                rows = torch.cat([rows, rows[:1].expand(size - count)])
-            yield {name: value[:count] for name, value in self.infer(crops.take(rows), mode).items()}
+            rows = slice(start, start + count)
+            if self.compiled or self.backbone_dtype != torch.float32:
+                rows = torch.arange(size, device=crops.side.device)
+                rows = start + rows * (rows < count)
+            part = crops.take(rows)
+            yield {name: value[:count] for name, value in self.infer(part, mode).items()}
+
+    def _infer_compiled(self, crops: Packed, mode: str) -> dict[str, Tensor]:
+        for vertices in (None, self.body.pose_head.keypoint_vertices, self.hand.pose_head.keypoint_vertices):
+            self.mhr.hold(vertices)  # cutting tables is not for graphs
+        torch.compiler.cudagraph_mark_step_begin()
+        try:
+            return {name: value.clone() for name, value in self._infer(crops, mode).items()}  # what graphs write they write again in the next batch
+        except Exception as error:
+            lost = is_device_lost(error) and "captur" not in str(error)  # what a graph cannot capture is told as an error of CUDA too
+            if lost or isinstance(error, Body4DError) or is_out_of_memory(error):
+                raise
+            self.compiled, self.not_compiled = False, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            for part in self._compiled_parts():
+                part._compiled_call_impl = None  # what nn.Module.compile has set
+        return self._infer(crops, mode)
 
     def _infer(self, crops: Packed, mode: str) -> dict[str, Tensor]:
         view = View(crops.centre, crops.side, crops.K, self.config.image_size)
@@ -117,8 +154,8 @@ class Sam3dBody(nn.Module):
             masks = cut(crops.masks, torch.arange(len(crops), device=crops.side.device), crops.centre, crops.side, view.size)
         image = self.encode(cut(crops.frames, crops.frame_of, crops.centre, crops.side, view.size), masks, crops.has_mask)
         if mode == "body":
-            found = self._body(image, view, "all")
-            return self._result(crops, found, found.pose, found.body) | {"pred_pose_raw": found.pose.raw}
+            found = self._body(image, view, "nothing")
+            return self._result(crops, found, found.pose) | {"pred_pose_raw": found.pose.raw}
         first = self._body(image, view, "keypoints")
         hand_view, hands = self._hands(crops, first, view)
         accepted = self.fusion.accept(first, self.body.pose_head.joint_rotation, hands)
@@ -127,7 +164,7 @@ class Sam3dBody(nn.Module):
         arms = head.evaluate(self.mhr, self.fusion.tentative(second.pose, hands), "none")
         wanted = self.fusion.wrists_wanted(arms.rotations, head.joint_rotation, hands)
         pose, used = self.fusion.merge(second.pose, hands, accepted, self.fusion.wrists_before(first.pose), wanted)
-        result = self._result(crops, second, pose, head.evaluate(self.mhr, pose, "all"))
+        result = self._result(crops, second, pose)
         boxes = _boxes(hand_view, crops.frames.shape[2])
         return result | {"lhand_bbox": boxes[0], "rhand_bbox": boxes[1], "hands_used": used}
 
@@ -157,7 +194,8 @@ class Sam3dBody(nn.Module):
     def _dummy(self, image: Tensor) -> Tensor:
         return self.prompts.points(image.new_zeros(len(image), 1, 2), torch.full((len(image), 1), DUMMY_POINT, device=image.device))
 
-    def _result(self, crops: Packed, found: Estimate, pose: Pose, body: Body) -> dict[str, Tensor]:
+    def _result(self, crops: Packed, found: Estimate, pose: Pose) -> dict[str, Tensor]:
+        body = self.body.pose_head.evaluate(self.mhr, pose, "all")
         return {"bbox": crops.box, "focal_length": crops.K[:, 0, 0], "pred_keypoints_3d": body.keypoints,
                 "pred_keypoints_2d": project(body.keypoints + found.translation[:, None], crops.K)[0], "pred_vertices": body.vertices,
                 "pred_cam_t": found.translation, "pred_joint_coords": body.transforms[..., :3, 3] * self.body.pose_head.to_camera,

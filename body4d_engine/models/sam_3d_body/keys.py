@@ -164,8 +164,9 @@ def _unused(ours: dict[str, Tensor], config: Config) -> dict[str, Tensor]:
     return names
 
 
-def assign(model: nn.Module, published: dict[str, Tensor]) -> tuple[str, ...]:
-    """Gives a network the tensors of a published dictionary, as copies in float32, and returns the names that it has no use for.
+def assign(model: nn.Module, published: dict[str, Tensor], device=None, backbone: torch.dtype = torch.float32, only: str = "") -> tuple[str, ...]:
+    """Gives a network the tensors of a published dictionary, as copies on the device, and returns the names that it has no use for. backbone: the type of the
+    encoder's weights; all else is float32. only: how names begin that are copied; the others stay as they are in the dictionary.
 
     Raises Body4DError `checkpoint_keys`."""
     ours, unread = _from_published(published, model.config)
@@ -173,7 +174,9 @@ def assign(model: nn.Module, published: dict[str, Tensor]) -> tuple[str, ...]:
     wrong = [name for name, tensor in ours.items() if name in wanted and tensor.shape != wanted[name].shape]
     if wrong:
         raise _other_checkpoint(f"has another size in {_some(wrong)}")
-    model.load_state_dict({name: owned(tensor) for name, tensor in ours.items()}, assign=True)
+    lowered = {f"backbone.{name}" for name, _ in model.backbone.named_parameters()}
+    model.load_state_dict({name: owned(tensor, device, backbone if name in lowered else torch.float32) if name.startswith(only) else tensor
+                           for name, tensor in ours.items()}, assign=True)
     return unread
 
 

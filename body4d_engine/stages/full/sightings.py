@@ -2,6 +2,7 @@
 """What tracking knows of a person, as the networks of `recover` need it: where there is a mask to cut a crop from, and whose mask lies where."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -61,11 +62,15 @@ class Shape:
 
     def holds(self, points: np.ndarray, margin: int = 0) -> np.ndarray:
         """(N,) bool: whether points (N, 2) px lie on the mask, or so many px beside it."""
-        height, width = self.inside.shape
-        x, y = np.floor(points - [self.x, self.y]).clip(-margin - 2, [width + margin + 1, height + margin + 1]).astype(int).T
-        x0, y0 = np.maximum(x - margin, 0), np.maximum(y - margin, 0)
-        x1, y1 = np.maximum(x + margin + 1, 0), np.maximum(y + margin + 1, 0)
-        return np.array([self.inside[b:d, a:c].any() for a, b, c, d in zip(x0, y0, x1, y1)], bool)
+        size = self.inside.shape[::-1]
+        corner = np.floor(points - [self.x, self.y]).clip(-margin - 2, np.add(size, margin + 1)).astype(int)
+        (x0, y0), (x1, y1) = (corner - margin).clip(0, size).T, (corner + margin + 1).clip(0, size).T
+        return self._before[y1, x1] - self._before[y0, x1] - self._before[y1, x0] + self._before[y0, x0] > 0
+
+    @cached_property
+    def _before(self) -> np.ndarray:
+        """(h + 1, w + 1): how many of its pixels lie above and left of each corner of a pixel."""
+        return np.pad(self.inside.cumsum(0, np.int32).cumsum(1, np.int32), ((1, 0), (1, 0)))
 
 
 def trusted(pixels: np.ndarray, own: Shape, others: list[Shape], width: int, height: int) -> tuple[np.ndarray, float]:
