@@ -13,6 +13,7 @@ HINTS = {  # by an error's code, where the engine's own hint speaks of its optio
     "prompt_lost": "Click this person on a frame where they are better seen.",
     "bad_range": "Correct the range in the sidebar.",
     "out_of_memory": "Close other programs, or choose a shorter range, and try again: it goes on where it stopped.",
+    "memory_limit": "Set Memory under Advanced to at least that, or to 0 for no limit.",
     "backend_incomplete": "Install what is missing: the button is in the add-on's preferences. On another computer run there: body4d setup full",
     "no_backend": "Update the engine, or choose the other backend.",
 }

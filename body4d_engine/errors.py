@@ -21,9 +21,23 @@ class TakeError(Body4DError):
 
 
 _MEMORY_WORDS = ("cannot allocate memory", "failed to map segment", "insufficient memory", "bad_alloc", "failed to reshape", "failed to prepare",
-                 "resource temporarily unavailable", "out of memory")
+                 "resource temporarily unavailable", "out of memory", "defaultcpuallocator", "alloc_failed")
+_LOST_WORDS = ("cuda error", "cudnn error", "cublas_status", "cusolver error", "hip error", "command buffer")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether this is a lack of memory, in the words of any library that we call: only Python and numpy say MemoryError."""
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _MEMORY_WORDS)
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Whether this is a GPU that has failed, or its driver: after that it computes nothing more for this program. In the words of torch, whose class for it
+    not all of its versions have."""
+    return isinstance(error, RuntimeError) and not is_out_of_memory(error) and any(words in str(error).lower() for words in _LOST_WORDS)
+
+
+def device_lost(where: str, error: BaseException) -> Body4DError:
+    """What a user is told of it. where: in the middle of what."""
+    line = (str(error).splitlines() or [""])[0]
+    return Body4DError(f"The GPU has failed in the middle of {where}: {line}", "Run it again: it goes on where it stopped. If it fails again, restart the "
+                       "computer or look for a newer driver.", "gpu_lost")

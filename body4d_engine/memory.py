@@ -4,6 +4,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -46,6 +47,13 @@ def best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+def computing_device(limit: int | None) -> str:
+    """The device that torch computes on here, held to `limit` bytes where torch can do that."""
+    device = best_device()
+    limit_device(device, limit)
+    return device
+
+
 def limit_device(device: str, limit: int | None) -> None:
     """Have torch itself refuse more than `limit` bytes on a CUDA device, None for no limit. Elsewhere only the plan keeps to it."""
     if device.startswith("cuda"):
@@ -65,7 +73,7 @@ def free_bytes(device: str = "cpu") -> int:
         import torch
 
         return max(0, torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory())
-    return min(_system_free(), _group_free())
+    return min(_system_free(), _group_free(), _own_free())
 
 
 def used_bytes(device: str = "cpu") -> int:
@@ -83,14 +91,19 @@ def used_bytes(device: str = "cpu") -> int:
 
 def release() -> None:
     """Give what is no longer used back to the device and the system. Nobody may still hold the network that is to go."""
+    import ctypes
     import gc
 
     gc.collect()
     torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-    if torch is not None and torch.backends.mps.is_available():
-        torch.mps.empty_cache()
+    with suppress(RuntimeError):  # of a device that has failed, which is told elsewhere
+        if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+        if torch is not None and torch.backends.mps.is_available():
+            torch.mps.empty_cache()
+    if sys.platform == "linux":
+        with suppress(AttributeError, OSError):  # of the GNU C library alone, which keeps a network's gigabytes to itself: most tensors are of a few MB
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 class Batches:
@@ -144,6 +157,18 @@ def _group_free(root: Path = Path("/sys/fs/cgroup")) -> int:
             continue
         return max(0, left + sum(cached))
     return _UNLIMITED
+
+
+def _own_free() -> int:
+    """What this process may still take by its own limits (`ulimit -d` and `-v`)."""
+    try:
+        import resource
+
+        pages = [int(count) * os.sysconf("SC_PAGE_SIZE") for count in Path("/proc/self/statm").read_text().split()]
+    except (ImportError, OSError):
+        return _UNLIMITED
+    limits = ((resource.getrlimit(resource.RLIMIT_AS)[0], pages[0]), (resource.getrlimit(resource.RLIMIT_DATA)[0], pages[5]))
+    return max(0, min((most - now for most, now in limits if most != resource.RLIM_INFINITY), default=_UNLIMITED))
 
 
 def _resident() -> int:

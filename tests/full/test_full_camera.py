@@ -21,6 +21,8 @@ from .fake_sam3 import World  # noqa: E402
 class FakeMoGe:
     """Tells the focal length that `say(frame)` gives; the frame's number is painted in its picture."""
 
+    device = "cuda"
+
     def __init__(self, say):
         self.say, self.frames, self.built = say, [], 0
 

@@ -9,6 +9,7 @@ from ...events import Notice, Progress
 from ...memory import release
 from ...models.moge.focal import one_focal
 from ..camera import Camera as Given
+from .costs import slow
 
 FRAMES = 8  # per shot
 WIDE = 0.15  # a relative spread of the frames' focal lengths above which a shot's own is called uncertain
@@ -27,11 +28,12 @@ class Camera(Given):
     needs = ("prepare",)
 
     def __init__(self, focal_px: float | None = None, focal_mm: float | None = None, folder=None, limit: int | None = None,
-                 networks=None):
-        """folder: where MoGe-2's weights are. limit: bytes of memory that the user allows. `networks()` returns the network in place of the real one."""
+                 networks=None, models: str = "ours"):
+        """folder: where MoGe-2's weights are. limit: bytes of memory that the user allows. `networks()` returns the network in place of the real one.
+        models: whose code runs it, see `settings`."""
         super().__init__(focal_px, focal_mm)
-        self.settings |= {"model": "moge-2", "frames": FRAMES}
-        self._networks = networks or (lambda: _network(folder, limit))
+        self.settings |= {"model": "moge-2", "models": models, "frames": FRAMES}
+        self._networks = networks or (lambda: _network(folder, limit, models))
 
     def run(self, clip, people, take, cursor):
         if self.focal(clip)[1] != "assumed":
@@ -64,7 +66,11 @@ class Camera(Given):
                 if number == len(measured):
                     measured.append([])
                 for sample in samples[len(measured[number]) :]:
-                    network = network or self._networks()
+                    if network is None:
+                        network = self._networks()
+                        told = slow(self.name, str(network.device))
+                        if told and not done:
+                            yield told
                     found = float(network.focal(clip.read(take.frames[sample])[None])[0][0])
                     measured[number].append(found if math.isfinite(found) else None)
                     done += 1
@@ -110,11 +116,13 @@ def _note(per_shot: list[tuple[float, float]]) -> str:
     return f"MoGe-2 on {of}, spread " + (f"{np.median(spreads):.1%}" + (f", at most {max(spreads):.1%}" if len(spreads) > 1 else "") if spreads else "unknown")
 
 
-def _network(folder, limit: int | None):
-    from ...memory import best_device, limit_device
-    from ...models.moge.model import MoGe
+def _network(folder, limit: int | None, models: str):
+    from ...memory import computing_device
     from ...weights.places import locate
 
-    device = best_device()
-    limit_device(device, limit)
+    device = computing_device(limit)
+    if models == "official":
+        from ...models.official.moge import MoGe
+    else:
+        from ...models.moge.model import MoGe
     return MoGe.load(locate(WEIGHTS, folder).path("model.pt"), device)
