@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Iterator
 
 from . import __version__
-from .errors import Body4DError, is_out_of_memory
+from .errors import Body4DError, device_lost, is_device_lost, is_out_of_memory
 from .events import Event, Notice, StageFinished, StageStarted
 from .people import Person
 from .take import Take, delete_take
@@ -85,7 +85,11 @@ def _run_stage(stage, clip, people: list[Person], take: Take, keys: dict[str, st
                 take.notice(event)
             yield event
     except Exception as error:
-        if isinstance(error, Body4DError) or not is_out_of_memory(error):
+        if isinstance(error, Body4DError):
+            raise
+        if is_device_lost(error):
+            raise device_lost(f"the stage {stage.name}", error) from error
+        if not is_out_of_memory(error):
             raise
         raise Body4DError(f"There is not enough memory for the stage {stage.name}.", "Close other programs, or use --start and --end, and run "
                           "again: it goes on where it stopped.", "out_of_memory") from error
@@ -95,14 +99,14 @@ def _run_stage(stage, clip, people: list[Person], take: Take, keys: dict[str, st
 
 
 def stage_keys(stages: list, clip, people: list[Person], backend: str) -> dict[str, str]:
-    """Stage name -> a hash of everything its result depends on."""
+    """Stage name -> a hash of everything its result depends on. Of what is said of people a stage acts upon what it `heeds`: prompts, body or nothing."""
     keys: dict[str, str] = {}
-    asked = {"track": [{"id": person.id, "prompts": person.to_json()["prompts"]} for person in people if person.prompts],
-             "recover": [_of_body(person) for person in people if person.height_m or person.corrections]}
+    asked = {"prompts": [{"id": person.id, "prompts": person.to_json()["prompts"]} for person in people if person.prompts],
+             "body": [_of_body(person) for person in people if person.height_m or person.corrections]}
     for stage in stages:
         parts = {"stage": stage.name, "version": stage.version, "backend": backend, "settings": stage.settings, "clip": clip.fingerprint,
                  "fps": str(clip.fps), "range": [clip.frames.start, clip.frames.stop, clip.frames.step],
-                 "people": asked.get(stage.name, []), "needs": [keys[name] for name in stage.needs]}
+                 "people": asked.get(getattr(stage, "heeds", None), []), "needs": [keys[name] for name in stage.needs]}
         keys[stage.name] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
     return keys
 
@@ -133,6 +137,9 @@ def _take_for(clip, path: Path, backend: str, settings: dict) -> Take:
 def _refuse_another(take: Take, now: dict, backend: str) -> None:
     """Raises Body4DError where the take is of another clip, range or backend."""
     ours, hint = take.clip, "Choose another --out, or --fresh to replace it."
+    if take.backend == "import" != backend:
+        raise Body4DError(f"{take.path} holds imported meshes, which are shown as they were made: heights, corrections and smoothing need what the {backend} "
+                          "backend finds in the footage.", "Run the footage with another --out.", "take_in_use")
     if any(ours.get(name) != now[name] for name in ("fingerprint", "width", "height", "start", "end", "step")):
         raise Body4DError(f"{take.path} holds another clip or range ({ours['name']}, frames {ours['start']} to {ours['end'] - 1} "
                           f"step {ours['step']}).", hint, "take_of_another_clip")

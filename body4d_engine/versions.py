@@ -5,7 +5,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 
 MODELS = "body4d-lite-models"
-PACKAGES = ("numpy", "scipy", "opencv-python-headless", "av", "ai-edge-litert")
+PACKAGES = ("numpy", "scipy", "opencv-python-headless", "av", "ai-edge-litert", "torch", "transformers", "safetensors")
 
 
 def versions() -> dict[str, str | None]:

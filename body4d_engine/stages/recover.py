@@ -38,6 +38,7 @@ class Recover:
     name = "recover"
     version = 6
     needs = ("track", "camera", "detail")
+    heeds = "body"
 
     def __init__(self, heights: dict[int, float] | None = None, chunk: int = CHUNK):
         self.settings = {"heights": {str(person): float(metres) for person, metres in sorted((heights or {}).items())}}

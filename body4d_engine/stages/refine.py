@@ -99,7 +99,7 @@ class Refine:
         probability, held = self._contacts(take, person, known, recorder.rig, free, stretches, camera)
         anew = np.ones(take.samples, bool)
         if earlier is not None:
-            changed = earlier.samples | _moved(earlier.result, group, held)
+            changed = earlier.samples | moved(earlier.result, group, held)
             anew = _with_held(self._touched(changed, earlier.seen, known.spacing_s), stretches)
         last = None
         for begin, stop, solve in self._pieces(anew, known.span, earlier):
@@ -216,7 +216,7 @@ def _earlier(take, person: int, recorder: Recorder, known: Survey) -> _Changed |
     return _Changed(result, corrected.changed(before, now), known.seen & (before & corrected.BODY == 0))
 
 
-def _moved(result: Earlier, group: str, held: Held) -> np.ndarray:
+def moved(result: Earlier, group: str, held: Held) -> np.ndarray:
     """(T,) bool: where feet are held otherwise than in an earlier result."""
     firm, places = (np.asarray(result.by_sample(group, name)) for name in ("firm", "places"))
     return ((firm != held.firm) | ((held.firm > 0) & (np.linalg.norm(places - held.places, axis=-1) > SAME_M))).any(1)

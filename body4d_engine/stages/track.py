@@ -9,6 +9,7 @@ from ..errors import Body4DError
 from ..events import Committed, Notice, Progress
 from ..people import Person
 from ..tracking import rows, search
+from ..tracking.asked import nobody, only_negative, sample_of
 from ..tracking.linking import Tracklet, link, spans
 from ..tracking.prompts import hints_of
 from ..tracking.splitting import tracklets_of
@@ -30,6 +31,7 @@ class Track:
     name = "track"
     version = 5
     needs = ("prepare",)
+    heeds = "prompts"
 
     def __init__(self, networks=None):
         """`networks()` returns (detector, landmarker); the default builds the real ones when the stage runs."""
@@ -61,15 +63,11 @@ class Track:
         hints: dict[int, list[Hint]] = {}
         frames = self._frames
         for frame in sorted({p.frame for person in people for p in person.prompts}):
-            if not frames.start <= frame < frames.stop:
-                who = next(person for person in people if any(p.frame == frame for p in person.prompts))
-                raise Body4DError(f"{who.name} has a prompt on frame {frame}, but frames {frames.start} to {frames.stop - 1} are used.",
-                                  "Move the click or box, or choose a range of frames that holds it.", "prompt_outside_clip")
-            sample = min(len(frames) - 1, round((frame - frames.start) / frames.step))
+            sample = sample_of(next(person for person in people if any(p.frame == frame for p in person.prompts)), frame, frames)
             hints.setdefault(sample, []).extend(hints_of(people, frame, sample, self._clip.read(frame), self._detector, self._landmarker))
         for person in people:
             if not any(h.person == person.id and h.roi for found in hints.values() for h in found):
-                raise Body4DError(f"{person.name} (id {person.id}) has only negative clicks.", "Add a click on the person.", "prompt_only_negative")
+                raise only_negative(person)
         return hints
 
     def _passes(self, hints: dict[int, list[Hint]]) -> list[range]:
@@ -126,9 +124,7 @@ class Track:
             kept_chains.sort(key=lambda chain: (-sum(t.area for t in chain), chain[0].first))
             found = {number: {"tracks": spans(chain), "anchors": []} for number, chain in enumerate(kept_chains, 1)}
         if not found:
-            raise Body4DError(f"Nobody was found in {self._clip.name}, frames {self._frames.start} to {self._frames.stop - 1}.",
-                              "Click a person (--click ID:FRAME,X,Y) or draw a box (--box ID:FRAME,X0,Y0,X1,Y1); people should be at least 60 px tall "
-                              "and seen for half a second.", "nobody_found")
+            raise nobody(self._clip)
         known = {person.id: person for person in people}
         self._take.set_people([known.get(number, Person(number)).to_json() for number in found])
         for number in found:

@@ -3,10 +3,10 @@
 
 import numpy as np
 
-from ..errors import Body4DError
 from ..models.blazepose import Pose, Roi
 from ..people import BoxPrompt, Person, Prompt
 from . import search
+from .asked import hits_nobody, one_body, where, within
 from .tracker import MIN_PRESENCE, Hint, distinct, roi_of, same_body, sureness
 
 BONES = ((11, 12), (11, 13), (13, 15), (12, 14), (14, 16), (11, 23), (12, 24), (23, 24), (23, 25), (25, 27), (24, 26), (26, 28), (0, 11), (0, 12))
@@ -25,8 +25,7 @@ def hints_of(people: list[Person], frame: int, sample: int, rgb: np.ndarray, det
         pose = _find(person, wanted, elsewhere, rgb, detector, landmarker) if wanted else None
         for other, earlier in taken:
             if pose is not None and same_body(earlier, pose):
-                raise Body4DError(f"The prompts of {other.name} and {person.name} on frame {frame} point at the same body.",
-                                  "Move one of them onto the other person.", "prompts_on_one_person")
+                raise one_body(other, person, frame)
         if pose is not None:
             taken.append((person, pose))
         if prompts:
@@ -34,37 +33,16 @@ def hints_of(people: list[Person], frame: int, sample: int, rgb: np.ndarray, det
     return hints
 
 
-def _within(prompt, width: int, height: int):
-    """A box cut to the picture, where it reaches into it; anything else as it is."""
-    if not isinstance(prompt, BoxPrompt):
-        return prompt
-    (x0, x1), (y0, y1) = sorted((prompt.x0, prompt.x1)), sorted((prompt.y0, prompt.y1))
-    if x1 <= 0 or y1 <= 0 or x0 >= width or y0 >= height:
-        return prompt
-    return BoxPrompt(prompt.frame, max(x0, 0.0), max(y0, 0.0), min(x1, width), min(y1, height))
-
-
 def _find(person: Person, wanted: list, elsewhere: list, rgb: np.ndarray, detector, landmarker) -> Pose:
     height, width = rgb.shape[:2]
-    wanted = [_within(prompt, width, height) for prompt in wanted]  # a box around somebody at the edge is drawn past it
-    for prompt in wanted:
-        points = [(prompt.x, prompt.y)] if isinstance(prompt, Prompt) else [(prompt.x0, prompt.y0), (prompt.x1, prompt.y1)]
-        if not all(0 <= x <= width and 0 <= y <= height for x, y in points):
-            raise Body4DError(f"A prompt of {person.name} lies outside the picture ({_where(prompt)}; the picture has {width} x {height} px).",
-                              "Give pixels of the upright picture, counted from its top left corner.", "prompt_outside_picture")
+    cut = [within(person, prompt, width, height) for prompt in wanted]
+    wanted = [BoxPrompt(prompt.frame, *corners) if isinstance(prompt, BoxPrompt) else prompt for prompt, corners in zip(wanted, cut, strict=True)]
     for zoom in ZOOMS:
         poses = _poses(rgb, zoom, wanted[0], detector, landmarker)
         fitting = [(score, pose) for pose in poses if (score := _fit(pose, wanted, elsewhere, width, height)) is not None]
         if fitting:
             return min(fitting, key=lambda pair: pair[0])[1]
-    raise Body4DError(f"The prompt of {person.name} (id {person.id}) at {_where(wanted[0])} hits nobody.",
-                      "Click the middle of the body, on a frame where it is well seen, or draw a box around it.", "prompt_hit_nobody")
-
-
-def _where(prompt) -> str:
-    if isinstance(prompt, BoxPrompt):
-        return f"frame {prompt.frame}, box {prompt.x0:g}, {prompt.y0:g}, {prompt.x1:g}, {prompt.y1:g}"
-    return f"frame {prompt.frame}, position {prompt.x:g}, {prompt.y:g}"
+    raise hits_nobody(person, where(wanted[0]))
 
 
 def _poses(rgb: np.ndarray, zoom: float, prompt, detector, landmarker) -> list[Pose]:

@@ -8,6 +8,7 @@ import numpy as np
 from ..masks import decode_mask
 from ..take import State, Take
 from . import appearance
+from .edges import at_edges
 from .imagined import imagined
 from .leaving import squeezed
 from .motion import place_of
@@ -18,7 +19,6 @@ ARRAYS = {"state": ("u1", ()), "confidence": ("f4", ()), "box": ("f4", (4,)), "l
 ROW_ARRAYS = {"sample": ("i4", ()), "track": ("i4", ()), "looks": ("f4", (appearance.SIZE,)), "area": ("f4", ()),
               "scale": ("f4", ()), "doubted": ("u1", ()), "crowded": ("u1", ()), **ARRAYS}
 MASK_ARRAYS = {"mask_bytes": ("u1", ()), "mask_index": ("i8", (6,))}  # as Take.append_mask writes them
-EDGE = 0.01  # of the picture's longer side: a box so near the edge may go on beyond it
 BRIDGED_S = 1.0  # somebody unseen for less, between two sightings, is hidden and not gone
 BEHIND_S = 4.0  # the same for somebody who passes behind other people
 BEHIND = 0.4  # of somebody's box that others cover on the way, on average, to be behind them
@@ -51,12 +51,6 @@ def append(take: Take, group: str, sample: int, seen: list[Seen]) -> None:
         for name, value in values.items():
             take.append(group, name, np.asarray(value)[None])
         take.append_mask(group, person.mask)
-
-
-def at_edges(box: np.ndarray, clip: dict) -> np.ndarray:
-    """(..., 4) bool: whether boxes (..., 4) reach the picture's left, right, upper and lower edge."""
-    margin = EDGE * max(clip["width"], clip["height"])
-    return np.stack([box[..., 0] < margin, box[..., 2] > clip["width"] - margin, box[..., 1] < margin, box[..., 3] > clip["height"] - margin], -1)
 
 
 def _covered(box: np.ndarray, other: np.ndarray) -> float:
@@ -112,6 +106,7 @@ class Assembler:
 
     def __init__(self, take: Take, picks: dict[int, Picks], cuts: list[int], seconds_per_sample: float):
         self.take, self.picks, self.seconds = take, picks, seconds_per_sample
+        self._size = take.clip["width"], take.clip["height"]
         self.shot = np.searchsorted(np.array(cuts), np.arange(take.samples), side="right")
         passes = sorted({int(n) for p in picks.values() for n in np.unique(p.passes[p.rows >= 0])})
         names = [*ROW_ARRAYS, *MASK_ARRAYS]
@@ -156,7 +151,7 @@ class Assembler:
         area, scale, box = (np.zeros((len(samples), *ROW_ARRAYS[name][1]), np.float32) for name in ("area", "scale", "box"))
         for name, out in (("area", area), ("scale", scale), ("box", box)):
             out[seen] = self._gather(person, name, samples[seen])
-        return squeezed(seen, area, scale, at_edges(box, self.take.clip)[:, :2].any(1), self.shot, self.seconds)
+        return squeezed(seen, area, scale, at_edges(box, self._size)[:, :2].any(1), self.shot, self.seconds)
 
     def _gaps(self, person: int) -> np.ndarray:
         """(T,) where the person is hidden between sightings, those that are squeezed on the way in and out included."""
@@ -194,7 +189,7 @@ class Assembler:
         """Which gaps between two sightings are somebody hidden: short, or behind others; within a shot, not too far to go, not out of the picture
         and back."""
         old, new = self._gather(person, "box", before), self._gather(person, "box", after)
-        out_and_back = (at_edges(old, self.take.clip) & at_edges(new, self.take.clip)).any(1)
+        out_and_back = (at_edges(old, self._size) & at_edges(new, self._size)).any(1)
         seconds = (after - before) * self.seconds
         way = np.linalg.norm((old[:, :2] + old[:, 2:] - new[:, :2] - new[:, 2:]) / 2, axis=1)
         near = way <= (REACH + SPEED * seconds) * np.maximum(old[:, 3] - old[:, 1], new[:, 3] - new[:, 1])

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..take import Take
 from . import appearance, rows
+from .edges import at_edges
 from .linking import Tracklet
 from .motion import place_of
 
@@ -79,7 +80,7 @@ def tracklets_of(take: Take, number: int, said: dict, seconds: float, cuts: list
     parts = {track: [Tracklet(number, track, seconds, part) for part in range(len(at) + 1)] for track, at in breaks.items()}
     names = ("sample", "track", "box", "looks", "landmarks_px", "scale", "doubted", "crowded")
     for _, (samples, tracks, boxes, *block) in rows.blocks(take, group, names):
-        leaving = rows.at_edges(boxes, take.clip).any(1)
+        leaving = at_edges(boxes, (take.clip["width"], take.clip["height"])).any(1)
         for sample, track, box, looks, points, scale, doubted, crowded, edge in zip(samples.tolist(), tracks.tolist(), boxes, *block, leaving, strict=True):
             if all(abs(sample - at) > unsure for at in breaks[track]):
                 parts[track][part_of(track, sample)].add(sample, box, _weighed(looks, crowded), place_of(points, scale), doubted, edge)

@@ -15,9 +15,11 @@ from body4d_engine.exports import export
 from body4d_engine.imports import import_any
 from body4d_engine.imports.axes import MHR_ROOT_M, MHR_VERTICES
 from body4d_engine.imports.label_png import write_label_png
+from body4d_engine.pipeline import run
 from body4d_engine.take import State, Take
 
 from .bodies import ball_take
+from .fakes import FakeBackend
 from .make_clips import make_clip
 
 RATE = Fraction(30000, 1001)
@@ -206,6 +208,14 @@ def test_a_take_of_a_backend_is_not_overwritten(exported, tmp_path):
         bring(exported[1], tmp_path / "mine.take")
     take, _ = bring(exported[1], tmp_path / "mine.take", fresh=True)
     assert take.backend == "import"
+
+
+def test_an_import_is_not_refined(exported, tmp_path):
+    """A backend would need masks and pixels for that: it is refused, and not made anew from the footage in its place."""
+    bring(exported[1], tmp_path / "b.take")
+    with open_clip(exported[0].clip["path"]) as clip, pytest.raises(Body4DError, match="holds imported meshes") as error:
+        list(run(clip, tmp_path / "b.take", FakeBackend(), [], {}))
+    assert error.value.code == "take_in_use" and "--out" in error.value.hint
 
 
 def test_again_is_skipped_and_a_stopped_import_goes_on(exported, tmp_path, monkeypatch):

@@ -49,3 +49,16 @@ def test_what_is_not_there_has_none(monkeypatch):
     monkeypatch.setattr(versions, "PACKAGES", ("numpy", "no-such-package"))
     monkeypatch.setattr(versions, "import_module", lambda name: import_module("no_such_module"))
     assert versions.versions() == {"body4d-lite-models": None, "numpy": np.__version__, "no-such-package": None}
+
+
+def test_the_full_backend_s_packages_are_named_and_not_loaded(tmp_path):
+    """By what pip wrote of them: a run that needs no torch does not wait for it."""
+    for name in ("torch", "transformers"):
+        about = tmp_path / f"{name}-1.2.3.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2.3\n")
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('was loaded')\n")
+    ask = "import sys; from body4d_engine.versions import versions as v; print(v()['torch'], v()['transformers'], 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [tmp_path, SOURCE, *sys.path]))})
+    assert done.stdout.split() == ["1.2.3", "1.2.3", "False"], done.stderr

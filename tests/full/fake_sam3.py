@@ -17,10 +17,11 @@ REACH = 4  # pixels around a body that the network claims too, less surely
 
 
 class Actor:
-    """A box `tall` px tall, `wide` px wide, whose upper left corner is path(frame); None where nobody is there. Who is in front has a higher number."""
+    """A box `tall` px tall, `wide` px wide, whose upper left corner is path(frame); None where nobody is there. Who is in front has a higher number.
+    coat: green and blue of what is worn, in place of grey, which the made-up network does not see."""
 
-    def __init__(self, path, tall=70, wide=30, front=0):
-        self.path, self.tall, self.wide, self.front = path, tall, wide, front
+    def __init__(self, path, tall=70, wide=30, front=0, coat=None):
+        self.path, self.tall, self.wide, self.front, self.coat = path, tall, wide, front, coat
 
 
 class World:
@@ -40,7 +41,7 @@ class World:
             actor = self.actors[number]
             if (at := actor.path(frame)) is not None:
                 x, y = (round(v) for v in at)
-                picture[max(0, y) : max(0, y + actor.tall), max(0, x) : max(0, x + actor.wide)] = 10 * (number + 1)
+                picture[max(0, y) : max(0, y + actor.tall), max(0, x) : max(0, x + actor.wide)] = 10 * (number + 1), *(actor.coat or [10 * (number + 1)] * 2)
         return picture
 
     def describe(self):

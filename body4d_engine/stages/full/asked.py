@@ -4,8 +4,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ...errors import Body4DError
-from ...people import BoxPrompt, Person, Prompt
+from ...people import Person, Prompt
+from ...tracking.asked import only_negative, sample_of, within
 
 Clicks = list[tuple[float, float, bool]]
 
@@ -33,17 +33,14 @@ class Asked:
         self._shown: dict[tuple[int, int], Shown] = {}
         for person in self.people.values():
             for prompt in person.prompts:
-                if not frames.start <= prompt.frame < frames.stop:
-                    raise Body4DError(f"{person.name} has a prompt on frame {prompt.frame}, but frames {frames.start} to {frames.stop - 1} are used.",
-                                      "Move the click or box, or choose a range of frames that holds it.", "prompt_outside_clip")
-                sample = min(len(frames) - 1, round((prompt.frame - frames.start) / frames.step))
+                sample = sample_of(person, prompt.frame, frames)
                 shown = self._shown.setdefault((sample, person.id), Shown())
                 if isinstance(prompt, Prompt):
-                    shown.clicks.append((*_within(person, prompt, width, height), prompt.positive))
+                    shown.clicks.append((*within(person, prompt, width, height), prompt.positive))
                 else:
-                    shown.box = _within(person, prompt, width, height)
+                    shown.box = within(person, prompt, width, height)
             if not any(shown.positive for (_, number), shown in self._shown.items() if number == person.id):
-                raise Body4DError(f"{person.name} (id {person.id}) has only negative clicks.", "Add a click on the person.", "prompt_only_negative")
+                raise only_negative(person)
 
     def __bool__(self) -> bool:
         return bool(self.people)
@@ -67,18 +64,3 @@ class Asked:
         """Those whom nothing shows in these samples."""
         shown = {person for found in self.where(samples).values() for person in found}
         return (person for number, person in self.people.items() if number not in shown)
-
-
-def _within(person: Person, prompt, width: int, height: int) -> tuple[float, ...]:
-    """The point, or the box with its corners in order and cut to the picture: one around somebody at the edge is drawn past it."""
-    if isinstance(prompt, BoxPrompt):
-        (x0, x1), (y0, y1) = sorted((prompt.x0, prompt.x1)), sorted((prompt.y0, prompt.y1))
-        if x0 < width and y0 < height and x1 > 0 and y1 > 0 and x1 > x0 and y1 > y0:
-            return max(x0, 0.0), max(y0, 0.0), min(x1, width), min(y1, height)
-        where = f"box {prompt.x0:g}, {prompt.y0:g}, {prompt.x1:g}, {prompt.y1:g}"
-    elif 0 <= prompt.x <= width and 0 <= prompt.y <= height:
-        return prompt.x, prompt.y
-    else:
-        where = f"position {prompt.x:g}, {prompt.y:g}"
-    raise Body4DError(f"A prompt of {person.name} lies outside the picture (frame {prompt.frame}, {where}; the picture has {width} x {height} px).",
-                      "Give pixels of the upright picture, counted from its top left corner.", "prompt_outside_picture")

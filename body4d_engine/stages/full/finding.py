@@ -47,12 +47,13 @@ def same_body(masks: dict) -> Iterator[tuple[int, int]]:
                 yield one, other
 
 
-def worth_keeping(take, seconds: float, passed_over: int | None) -> Iterator[Notice]:
-    """A notice for each person in the rows who is left out. Returns {id in the rows: id}, numbered by how much of the clip's pixels they are."""
+def worth_keeping(take, seconds: float, passed_over: int | None, same: dict[int, int]) -> Iterator[Notice]:
+    """A notice for each person in the rows who is left out. Returns {id in the rows: id}, numbered by how much of the clip's pixels they are. same: of people
+    in the rows the one in them that they are the same as."""
     seen: dict[int, list] = {}  # person -> sightings, sum of heights, sum of areas, first sample, last sample
     for _, (sample, person, area, box) in masklets.blocks(take, "sample", "person", "area", "box"):
-        for number in np.unique(person).tolist():
-            mine = person == number
+        for row in np.unique(person).tolist():
+            mine, number = person == row, same.get(row, row)
             count, tall, pixels, first, last = seen.get(number, [0, 0.0, 0, take.samples, 0])
             seen[number] = [count + int(mine.sum()), tall + float((box[mine, 3] - box[mine, 1]).sum()), pixels + int(area[mine].sum(dtype=np.int64)),
                             min(first, int(sample[mine].min())), max(last, int(sample[mine].max()))]
@@ -69,4 +70,5 @@ def worth_keeping(take, seconds: float, passed_over: int | None) -> Iterator[Not
     if passed_over is not None:
         yield Notice("track", "track_too_small", f"Somebody under {SMALLEST_PX:.0f} px tall was left out. Click them if they are wanted.",
                      frame=take.frames[passed_over])
-    return {number: place for place, (_, _, number) in enumerate(sorted(kept), 1)}
+    places = {number: place for place, (_, _, number) in enumerate(sorted(kept), 1)}
+    return places | {row: places[number] for row, number in same.items() if number in places}

@@ -6,22 +6,24 @@ import numpy as np
 from ...fit.contact import POINTS
 from ...fit.feet import MOST, ROOT_STIFF, ROUNDS, STAY
 from ...imports.mhr70 import MHR70
+from .whole import Body
 
 FEET = [MHR70.index(name) for name in POINTS]
+TRUNK = [[MHR70.index(f"{side}_{part}") for side in ("left", "right")] for part in ("shoulder", "ankle")]  # the way between says how upright somebody is
 LEGS = np.arange(50, 68)  # MHR's parameters of both legs, from hip to toes: 44 to 61 of the pose
 STEP = 0.02  # radians by which they are moved to see what that does
 
 
-def reach(figure, params: np.ndarray, shape: np.ndarray, root: np.ndarray, shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Parameters (N, 204) and root (N, 3) of people of this identity (45,) with heels and toes where they were plus shifts (N, 4, 3): Gauss-Newton on the
-    legs' angles and, stiffly, the root's place. What a step does is measured once, for corrections are small."""
+def reach(body: Body, params: np.ndarray, root: np.ndarray, shifts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The body's parameters (N, 204) and root (N, 3) with heels and toes where they were plus shifts (N, 4, 3): Gauss-Newton on the legs' angles and, stiffly,
+    the root's place. What a step does is measured once, for corrections are small."""
     out, place = params.copy(), root.astype(np.float64)
     busy = np.flatnonzero(np.abs(shifts).max((1, 2)) > 1e-6)
     if not len(busy):
         return out, place
 
     def feet(params: np.ndarray) -> np.ndarray:
-        return figure.keypoints(params, shape[None])[:, FEET].astype(np.float64)
+        return body.keypoints(params)[:, FEET].astype(np.float64)
 
     began, count = params[busy].astype(np.float64), len(busy)
     at = feet(began)

@@ -8,11 +8,13 @@ import numpy as np
 
 from ...masks import decode_mask, encode_mask
 from ...take import Take
+from ...tracking import appearance
 from .claims import Owned
 from .seeing import boxes_between, states
 
 ROWS, PICTURES = "tracklets/rows", "tracklets/pictures"
-ROW_ARRAYS = {"sample": ("i4", ()), "person": ("i4", ()), "score": ("f4", ()), "area": ("i4", ()), "box": ("f4", (4,)), "picture": ("i4", ())}
+ROW_ARRAYS = {"sample": ("i4", ()), "person": ("i4", ()), "score": ("f4", ()), "area": ("i4", ()), "box": ("f4", (4,)), "picture": ("i4", ()),
+              "looks": ("f4", (appearance.SIZE,))}
 PICTURE_ARRAYS = {"backward": ("u1", ()), "sure_index": ("i8", (4,)), "sure_bytes": ("u1", ())}
 ARRAYS = {"state": ("u1", ()), "confidence": ("f4", ()), "box": ("f4", (4,))}
 MASK_ARRAYS = {"mask_bytes": ("u1", ()), "mask_index": ("i8", (6,))}  # as Take.append_mask writes them
@@ -31,17 +33,18 @@ def create_rows(take: Take) -> None:
             take.create_array(group, name, dtype, shape)
 
 
-def append_rows(take: Take, sample: int, owned: Owned, backward: bool) -> list[int]:
-    """Keep those who are seen in a sample; returns who they are."""
+def append_rows(take: Take, sample: int, owned: Owned, backward: bool, rgb: np.ndarray | None = None) -> list[int]:
+    """Keep those who are seen in a sample; returns who they are. rgb (H, W, 3): the picture, where looks are to be kept."""
     seen = [p for p in owned.people if owned.score[p] > SEEN and owned.area[p] > 0 and owned.area[p] >= OWN * owned.claimed[p]]
     if not seen:
         return []
     for person in seen:
-        x, y, *_ = owned.box[person]
-        data, (dx, dy, w, h) = encode_mask(owned.mask(person))
+        (x, y, right, bottom), mask = owned.box[person], owned.mask(person)
+        data, (dx, dy, w, h) = encode_mask(mask)
         offset = take.count(ROWS, "mask_bytes", "track")
         values = {"sample": sample, "person": person, "score": owned.score[person], "area": owned.area[person], "box": owned.box[person],
-                  "picture": take.count(PICTURES, "backward", "track"), "mask_index": [offset, len(data), x + dx, y + dy, w, h]}
+                  "picture": take.count(PICTURES, "backward", "track"), "mask_index": [offset, len(data), x + dx, y + dy, w, h],
+                  "looks": np.zeros(appearance.SIZE) if rgb is None else appearance.describe(rgb[y:bottom, x:right], mask)}
         for name, value in values.items():
             take.append(ROWS, name, np.asarray(value)[None])
         take.append(ROWS, "mask_bytes", np.frombuffer(data, np.uint8))

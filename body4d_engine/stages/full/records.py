@@ -35,9 +35,9 @@ class Records:
         """The sample that is to be written next."""
         return self.span[0] + self.take.count(self.group, "state", self.stage)
 
-    def write_body(self, params: np.ndarray, shape: np.ndarray) -> None:
-        """The body file of a person of this proportion, (204,), and identity (45,)."""
-        self.take.write_npz(f"{self.group}/body.{self.stage}.npz", keypoint_names=np.array(MHR70), **self._figure.rest(params, shape))
+    def write_body(self, at_rest: dict[str, np.ndarray]) -> None:
+        """The body file, of what `Figure.rest` gives."""
+        self.take.write_npz(f"{self.group}/body.{self.stage}.npz", keypoint_names=np.array(MHR70), **at_rest)
 
     def measured(self, sample: int, record: dict[str, np.ndarray], trust: np.ndarray, confidence: float) -> None:
         """What was found in one sample, a later one than the last: `FOUND` and what `Figure` makes of it. trust (70,): of the keypoints."""
@@ -55,14 +55,10 @@ class Records:
             self._last = found | {name: values[0] for name, values in self._figure.posed(params[None], shape[None]).items()}
         self._fill(self.span[1], None)
 
-    def copy(self, earlier: Earlier) -> bool:
-        """Write all samples as they are in an earlier result, in blocks. Whether that has them all."""
-        if not all(earlier.covers(self.group, name, self.span, shape) for name, shape in self.shapes.items()):
-            return False
-        for begin in range(self.next, self.span[1], AT_ONCE):
-            for name in self.shapes:
-                self.take.append(self.group, name, earlier.by_sample(self.group, name)[begin : min(begin + AT_ONCE, self.span[1])])
-        return True
+    def copy(self, earlier: Earlier, begin: int, stop: int) -> None:
+        """Write the next samples, [begin, stop), as they are in an earlier result."""
+        for name in self.shapes:
+            self.take.append(self.group, name, earlier.by_sample(self.group, name)[begin:stop])
 
     def pixels(self, sample: int, points: np.ndarray, root: np.ndarray) -> np.ndarray:
         """(N, 2) px of points (N, 3) in person space."""

@@ -6,24 +6,24 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from ...events import Committed, Event, Notice, Progress
-from ...memory import Cost, planned, release
+from ...memory import planned, release
 from ...take import Take
+from .costs import recovering, slow
 from .records import Records
 from .sightings import Shape, Sightings, trusted
 
 CHUNK = 32  # samples between commits
-CROP_BYTES = 100 << 20  # what a crop takes while it is computed in half precision, as SAM-Body4D measured it (0.10 GB each, beside the network)
-CORRECTED_LATER = ("body", "limb")  # kinds of corrections that `refine` acts upon
 
 
 class Recover:
-    """hands: whether the hands get a look of their own. body: which network, of `weights.catalogue.BODIES`; folder: where its weights are; networks(): makes
-    another one, a `models.sam_3d_body.inference.Sam3dBody` on its device. limit: bytes of memory that the user allows. batch: crops at once, in place of what
-    fits, and chunk: samples between commits; in float32 the result depends on neither (1e-4 m).
+    """hands: whether the hands get a look of their own. body: which network, of `weights.catalogue.BODIES`; folder: where its weights are; models: whose code
+    runs it, see `settings`; networks(): makes another one, a `Sam3dBody` of `models.sam_3d_body.inference` or, where models is "official", of
+    `models.official.sam_3d_body`, on its device. limit: bytes of memory that the user allows. batch: crops at once, in place of what
+    fits, and chunk: samples between commits; in float32 the result depends on neither (1e-4 m). compiled: whether torch compiles our network first.
 
     The stream is ordered by frame: a frame is decoded once and uploaded once. Each crop is read by itself, so that a person's result does not depend on who
     else is there. What was not measured is interpolated, keeps its state and has confidence 0; `refine` smooths it. All that is needed to go on after a kill
-    is how far each person's arrays reach. Corrections change nothing here.
+    is how far each person's arrays reach. Heights and corrections change nothing here: `refine` acts upon them, so that the network is never asked again.
     """
 
     name = "recover"
@@ -31,15 +31,15 @@ class Recover:
     needs = ("track", "camera")
 
     def __init__(self, hands: bool = True, body: str = "dinov3", folder=None, limit: int | None = None, networks: Callable | None = None,
-                 batch: int | None = None, chunk: int = CHUNK):
-        self.settings = {"hands": hands, "model": f"sam-3d-body-{body}"}
-        self._networks = networks or (lambda: network_of(body, folder))
-        self._limit, self._batch, self.chunk = limit, batch, chunk
+                 batch: int | None = None, chunk: int = CHUNK, models: str = "ours", compiled: bool = False):
+        self.settings = {"hands": hands, "model": f"sam-3d-body-{body}", "models": models}
+        self._networks = networks or (lambda: (official_of if models == "official" else network_of)(body, folder, limit))
+        self._limit, self._batch, self.chunk, self._compiled = limit, batch, chunk, compiled
 
     def run(self, clip, people, take: Take, cursor: dict | None) -> Iterator[Event]:
         tracks = {person.id: Sightings(take, person.id) for person in people}
         if cursor is None:
-            yield from self._notices(take, people, tracks)
+            yield from self._notices(people, tracks)
         if not any(track.span[0] < track.span[1] for track in tracks.values()):
             return
         try:
@@ -49,7 +49,6 @@ class Recover:
 
     def _recover(self, clip, take: Take, tracks: dict[int, Sightings], network, begins: bool) -> Iterator[Event]:
         from ...models.sam_3d_body.figure import Figure
-        from ...models.sam_3d_body.stream import Stream
 
         figure, camera = Figure(network), take.camera()
         cuts = np.searchsorted(clip.frames, clip.shots)
@@ -57,44 +56,51 @@ class Recover:
                                    *(camera[name].astype(np.float64) for name in ("focal_px", "principal_px"))) for number, track in tracks.items()}
         if begins:
             for record in records.values():
-                record.write_body(figure.average, np.zeros(45, np.float32))
-        earlier = take.earlier(self.name)
-        if earlier is None or not all([record.copy(earlier) for record in records.values()]):
-            if begins and network.mean.device.type == "cpu":
-                yield Notice(self.name, "no_gpu", "There is no GPU here that torch can use: every person in every frame takes seconds, or longer.")
-            stream = Stream(network, figure, "full" if self.settings["hands"] else "body", self._batch or self._planned(clip, network))
-            yield from self._stream(clip, take, tracks, records, camera, stream)
-            for record in records.values():
-                record.finish()
+                record.write_body(figure.rest(figure.average, np.zeros(45, np.float32)))
+        if begins and (told := slow(self.name, network.mhr.base.device.type)):
+            yield told
+        yield from self._stream(clip, take, tracks, records, camera, self._through(clip, network, figure))
+        for record in records.values():
+            record.finish()
         take.commit({})
         yield from (Committed(self.name, number, *record.span) for number, record in records.items())
         yield Progress(self.name, take.samples, take.samples)
 
-    def _planned(self, clip, network) -> int:
-        """How many crops fit: of each its frame, its mask and what is made of it, with its hands', which come in the same batch."""
-        halves = network.backbone_dtype.itemsize // 2
-        pixels = 2 * 4 * clip.width * clip.height  # a batch is put together while the one before is computed
-        return planned(Cost(pixels + CROP_BYTES * halves * (2 if self.settings["hands"] else 1)), str(network.mean.device), self._limit)
+    def _through(self, clip, network, figure):
+        """The network as a stream of crops."""
+        mode = "full" if self.settings["hands"] else "body"
+        if self.settings["models"] == "official":
+            from ...models.official.sam_3d_body import Stream
 
-    def _notices(self, take: Take, people, tracks: dict[int, Sightings]) -> Iterator[Notice]:
-        """What is left out, and what is not used."""
+            return Stream(network, figure, mode)
+        from ...models.sam_3d_body.stream import Stream
+
+        if self._compiled:
+            network.compile_parts()
+        return Stream(network, figure, mode, self._batch or self._planned(clip, network))
+
+    def _planned(self, clip, network) -> int:
+        """How many crops fit."""
+        cost = recovering(clip.width, clip.height, network.backbone_dtype.itemsize < 4, self.settings["hands"])
+        return planned(cost, str(network.mean.device), self._limit)
+
+    def _notices(self, people, tracks: dict[int, Sightings]) -> Iterator[Notice]:
+        """Who is left out."""
         for person in people:
             if not tracks[person.id].measured.any():
                 yield Notice(self.name, "person_never_seen", f"{person.name} was never seen well enough to fit a body.", person=person.id)
-            if person.height_m or {"0", str(person.id)} & {str(number) for number in take.settings.get("heights", {})}:
-                yield Notice(self.name, "height_not_used", f"The height given for {person.name} is not used: this backend measures how large people "
-                             "are.", person.id)
-            for said in person.corrections:
-                if said.kind not in CORRECTED_LATER:
-                    yield Notice(self.name, "correction_not_used", f"A correction of {person.name} ({said.kind}) is not used by this backend.", person.id,
-                                 said.first_frame, said.last_frame)
 
     def _stream(self, clip, take: Take, tracks: dict[int, Sightings], records: dict[int, Records], camera: dict, stream) -> Iterator[Event]:
         """Crops in, records out, with a commit every now and then."""
         todo = {number: track.measured & (np.arange(take.samples) >= records[number].next) for number, track in tracks.items()}
         samples = np.flatnonzero(np.any(list(todo.values()), axis=0))
+        told = not self._compiled
         committed, before = int(samples[0]) if len(samples) else 0, {number: record.next for number, record in records.items()}
         for sample, finished in self._batches(clip, take, samples, todo, tracks, camera, stream):
+            if not told and stream.network.not_compiled:
+                told = True
+                yield Notice(self.name, "not_compiled", f"The network runs without being compiled, somewhat slower: torch could not do that here "
+                             f"({stream.network.not_compiled}).")
             for label, record in finished:
                 self._keep(clip, tracks[label[1]], records[label[1]], *label, record)
             if finished and sample - committed >= self.chunk:
@@ -138,18 +144,36 @@ def _rows(labels: list, found: dict[str, np.ndarray]) -> tuple[int, list]:
     return labels[-1][0], [(label, {name: values[row] for name, values in found.items()}) for row, label in enumerate(labels)]
 
 
-def network_of(body: str, folder):
-    """SAM 3D Body with MHR, on the best device there is. Raises Body4DError."""
+def network_of(body: str, folder, limit: int | None = None):
+    """SAM 3D Body with MHR, on the best device there is, held to `limit` bytes. Raises Body4DError."""
     import torch
 
-    from ...memory import best_device
+    from ...memory import computing_device
 
-    device = best_device()
-    return load(body, folder).backbone_to(torch.bfloat16 if device == "cuda" else torch.float32).to(device)
+    device = computing_device(limit)
+    return load(body, folder, device, backbone=torch.bfloat16 if device == "cuda" else torch.float32)
 
 
-def load(body: str, folder):
-    """SAM 3D Body with MHR as its weights are stored, on the CPU. Raises Body4DError."""
+def official_of(body: str, folder, limit: int | None = None):
+    """The published SAM 3D Body on the best device there is, with what of ours makes records of what it says. Raises Body4DError."""
+    from ...memory import computing_device
+    from ...models.official.sam_3d_body import Sam3dBody
+    from ...weights.places import locate
+
+    found, device = locate(f"sam-3d-body-{body}", folder), computing_device(limit)
+    return Sam3dBody.load(found.path("model.ckpt"), found.path("assets/mhr_model.pt"), body_of(body, folder, device), device)
+
+
+def body_of(body: str, folder, device: str):
+    """Of the network no more than MHR and what reads it, for a `Figure`, on the device; the rest stays in its file. Raises Body4DError."""
+    network = load(body, folder, only="body.pose_head.")
+    network.mhr.to(device)
+    network.body.pose_head.to(device)
+    return network
+
+
+def load(body: str, folder, device: str = "cpu", **options):
+    """SAM 3D Body with MHR, on the device. options: those of `Sam3dBody.load`. Raises Body4DError."""
     from ...models.mhr import Mhr
     from ...models.mhr.reader import extracted
     from ...models.sam_3d_body.inference import Sam3dBody
@@ -157,4 +181,4 @@ def load(body: str, folder):
 
     found = locate(f"sam-3d-body-{body}", folder)
     mhr = Mhr.load(extracted(found.path("assets/mhr_model.pt"), settings_folder()))
-    return Sam3dBody.load(found.path("model.ckpt").parent, mhr)
+    return Sam3dBody.load(found.path("model.ckpt").parent, mhr, device=device, **options)

@@ -1,48 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Full refine: one body per person, its joints smoothed on SO(3), put where it covers what was seen, with planted feet held. It needs no GPU."""
+"""Full refine: one body per person, its joints smoothed on SO(3), put where it covers what was seen, with planted feet held. It needs no GPU.
+
+Where an earlier result differs in corrections only, what these have a say in is solved and the rest is copied.
+"""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from ...camera_motion import Turns, turns
 from ...events import Committed, Event, Notice, Progress
-from ...fit import contact
+from ...fit import contact, corrected
 from ...fit.feet import Held, firmness, foot_shifts
 from ...fit.local import Neighbourhoods
 from ...fit.places import places_of
-from ...imports.mhr70 import MHR70
 from ...memory import release
-from ...runs import runs
+from ...runs import pieces, runs
 from ...take import State
-from ..refine import FILLED_CONFIDENCE, find_stretches
-from .legs import FEET, reach
+from ...take_arrays import Earlier
+from ..refine import FILLED_CONFIDENCE, find_stretches, moved
+from .legs import FEET, TRUNK, reach
 from .motion import BLOCK, Motion
 from .records import Records
-from .recover import load
+from .recover import body_of
+from .whole import Body
 
-CHUNK = 32  # samples between commits
+CHUNK, COPIED = 32, 128  # samples between commits: solved, and copied
 HALF_S = 0.15  # half width of the window at smoothing 1
 DEPTH_WIDER = 2.0  # times as wide a window for the distance from the camera
+FEET_S = 1.0  # what a foot is held by has no say (1e-4 m) in what it does so much earlier or later
 STRANGE, STRANGE_LENGTH, STRANGE_RAY, STRANGE_DEPTH = 0.2, 0.2, 0.02, 0.05  # radians, dm, and of the direction and logarithm of depth: so far off counts half
 NEAREST_M = 0.05
 MORE = {"free": (207,), "feet": (5, 3), "contact": (4,), "firm": (4,), "places": (4, 3)}
-TOP, BOTTOM = ([MHR70.index(f"{side}_{part}") for side in ("left", "right")] for part in ("shoulder", "ankle"))
 
 
 class Refine:
-    """Replaces what `recover` left. smoothing: 0 to 4, see `settings`; foot_lock: whether planted feet are held; the others as for `Recover`. Its two passes
-    over a person read and write in chunks; of the whole person it holds some 3 kB a sample.
+    """Replaces what `recover` left. smoothing: 0 to 4, see `settings`; foot_lock: whether planted feet are held; heights: metres by person id, 0 stands for
+    everyone not named; the others as for `Recover`. Its two passes over a person read and write in chunks; of the whole person it holds some 3 kB a sample.
 
     The array `free` holds parameters and root before feet are held, `feet` heels, toes and the way from ankles to shoulders of these.
     """
 
     name = "refine"
-    version = 1
+    version = 2
     needs = ("recover",)
+    heeds = "body"
 
-    def __init__(self, smoothing: float = 1.0, foot_lock: bool = True, body: str = "dinov3", folder=None, networks: Callable | None = None, chunk: int = CHUNK):
-        self.settings = {"smoothing": float(smoothing), "foot_lock": foot_lock}
+    def __init__(self, smoothing: float = 1.0, foot_lock: bool = True, heights: dict[int, float] | None = None, body: str = "dinov3", folder=None,
+                 networks: Callable | None = None, chunk: int = CHUNK):
+        self.settings = {"smoothing": float(smoothing), "foot_lock": foot_lock,
+                         "heights": {str(person): float(metres) for person, metres in sorted((heights or {}).items())}}
         self._networks = networks or (lambda: _body_of(body, folder))
         self.chunk = chunk
 
@@ -68,32 +76,42 @@ class Refine:
         for person in people:
             motion = Motion(take, person, cuts[(cuts > 0) & (cuts < take.samples)], figure, known)
             if motion.span[0] < motion.span[1]:
-                yield from self._person(take, person.id, motion, figure, camera)
+                heights = self.settings["heights"]
+                body = motion.body().of_height(heights.get(str(person.id), person.height_m or heights.get("0")))
+                yield from self._person(take, person.id, motion, body, camera)
 
-    def _person(self, take, person: int, motion: Motion, figure, camera: Turns) -> Iterator[Event]:
-        shape, scale = motion.identity()
+    def _person(self, take, person: int, motion: Motion, body: Body, camera: Turns) -> Iterator[Event]:
         stretches, filled = find_stretches(motion)
         state = np.where(filled & ~motion.measured, State.FILLED, motion.state).astype(np.uint8)
-        records = Records(take, person, self.name, figure, motion.span, state, np.zeros(0, int), motion.focal, motion.centre)
+        records = Records(take, person, self.name, body.figure, motion.span, state, np.zeros(0, int), motion.focal, motion.centre)
         for name, dims in MORE.items():
             take.create_array(records.group, name, "f4", dims, span=motion.span)
         if records.next == motion.span[0]:
-            records.write_body(figure.with_scale(figure.average[None], scale)[0], shape)
-        yield from self._free(take, person, motion, figure, shape, scale)
-        yield from self._held(take, person, motion, records, stretches, filled, camera, shape, scale)
+            records.write_body(body.at_rest())
+        earlier = _earlier(take, person, records, motion)
+        yield from self._free(take, person, motion, body, earlier)
+        yield from self._held(take, person, motion, body, records, stretches, filled, camera, earlier)
 
-    def _free(self, take, person: int, motion: Motion, figure, shape: np.ndarray, scale: np.ndarray) -> Iterator[Event]:
+    def _free(self, take, person: int, motion: Motion, body: Body, earlier: "_Changed | None") -> Iterator[Event]:
         """Smooth the joints, then put the body where it covers what was seen."""
         (first, end), half = motion.span, self._half(motion)
+        anew = np.ones(take.samples, bool) if earlier is None else _wider(earlier.samples, half)
         done = first + take.count(motion.group, "free", self.name)
-        for begin in range(done, end, self.chunk):
-            stop = min(begin + self.chunk, end)
-            near = Neighbourhoods(begin, stop, half, motion.segment, motion.weight)
-            params = self._smooth(near, figure.with_scale(motion.params(*near.span), scale), figure.angles, begin, stop)
-            keypoints = figure.keypoints(params, shape[None])
-            take.append(motion.group, "free", np.concatenate([params, motion.placed(begin, stop, keypoints)], axis=1))
-            upright = keypoints[:, TOP].mean(1) - keypoints[:, BOTTOM].mean(1)
-            take.append(motion.group, "feet", np.concatenate([keypoints[:, FEET], upright[:, None]], axis=1))
+        for begin, stop, solve in pieces(anew, self.chunk, COPIED, motion.span):
+            if stop <= done:
+                continue
+            begin = max(begin, done)
+            if solve:
+                near = Neighbourhoods(begin, stop, half, motion.segment, motion.weight)
+                params = self._smooth(near, body.own(motion.params(*near.span)), body.figure.angles, begin, stop)
+                keypoints = body.keypoints(params)
+                root = body.size * motion.placed(begin, stop, keypoints / body.size)
+                found = {"free": np.concatenate([params, root], axis=1),
+                         "feet": np.concatenate([keypoints[:, FEET], (keypoints[:, TRUNK[0]].mean(1) - keypoints[:, TRUNK[1]].mean(1))[:, None]], axis=1)}
+            else:
+                found = {name: earlier.result.by_sample(motion.group, name)[begin:stop] for name in ("free", "feet")}
+            for name, values in found.items():
+                take.append(motion.group, name, values)
             take.commit({})
             yield Progress(self.name, stop - first, 2 * (end - first), person)
 
@@ -106,22 +124,22 @@ class Refine:
         out[:, angles.lengths] = near.smooth(params[:, angles.lengths], STRANGE_LENGTH)
         return angles.with_rotations(out, near.smooth_rotations(angles.rotations(params), len(angles.joints), STRANGE)).astype(np.float32)
 
-    def _held(self, take, person: int, motion: Motion, records: Records, stretches, filled: np.ndarray, camera: Turns, shape: np.ndarray,
-              scale: np.ndarray) -> Iterator[Event]:
+    def _held(self, take, person: int, motion: Motion, body: Body, records: Records, stretches, filled: np.ndarray, camera: Turns,
+              earlier: "_Changed | None") -> Iterator[Event]:
         """Smooth the way, hold planted feet, and write the result."""
-        (first, end), group, figure = motion.span, motion.group, motion.figure
+        (first, end), group, figure = motion.span, motion.group, body.figure
         if records.next == end:
             return
         free = take.by_sample(group, "free", self.name)
-        root = self._way(motion, free, take)
-        found = motion.evidence(camera)
+        root = self._way(motion, free, take, body.size)
+        found = motion.evidence(camera, body.size)
         probability = contact.probabilities(found, motion.spacing_s, stretches)
         contacts = contact.stands(probability, found, motion.spacing_s, stretches)
         feet = np.array(take.by_sample(group, "feet", self.name)[:], np.float64)
         points = feet[:, :4] + root[:, None]
-        rest = figure.keypoints(figure.with_scale(figure.average[None], scale), shape[None])[0, FEET, 1]
-        places = places_of((points @ camera.rotation).astype(np.float32), (feet[:, 4:] @ camera.rotation)[:, 0].astype(np.float32), rest.max() - rest, contacts,
-                           camera.rotation, motion.shot, motion.spacing_s)
+        at_rest = body.keypoints(body.own(figure.average[None]))[0, FEET, 1]
+        places = places_of((points @ camera.rotation).astype(np.float32), (feet[:, 4:] @ camera.rotation)[:, 0].astype(np.float32),
+                           at_rest.max() - at_rest, contacts, camera.rotation, motion.shot, motion.spacing_s)
         probability = np.where(contacts > 0, probability, np.minimum(probability, contact.LIKELY))
         firm = firmness(contacts, motion.spacing_s)
         held = Held(firm if self.settings["foot_lock"] else np.zeros_like(firm), places)
@@ -129,27 +147,41 @@ class Refine:
         for begin, stop in stretches:
             if held.firm[begin:stop].any():
                 shifts[begin:stop] = foot_shifts(points[begin:stop], held[begin:stop], motion.spacing_s)
-        confidence = self._confidence(motion, filled)
+        confidence, more = self._confidence(motion, filled), {"contact": probability, "firm": held.firm, "places": held.places}
         shown = np.maximum.accumulate(np.where(motion.state == State.ABSENT, first, np.arange(take.samples)))  # who is absent stays as they were
-        for begin in range(records.next, end, self.chunk):
-            part = slice(begin, min(begin + self.chunk, end))
-            params, place = reach(figure, np.array(free[shown[part]])[:, :204], shape, root[shown[part]], shifts[shown[part]])
-            count = len(params)
-            result = figure.posed(params, np.tile(shape, (count, 1))) | {
-                "root": place, "params": params, "shape": np.tile(shape, (count, 1)), "scale": np.tile(scale, (count, 1)),
-                "hands": np.array(take.by_sample(group, "hands", "recover")[shown[part]])}
-            trust = np.array(take.by_sample(group, "keypoints_px", "recover")[part])[..., 2] * motion.measured[part, None]
-            records.write(result, records.state[part], confidence[part], trust)
-            for name, values in {"contact": probability, "firm": held.firm, "places": held.places}.items():
-                take.append(group, name, values[part])
+        for begin, stop, solve in pieces(self._anew(motion, earlier, held, shown), self.chunk, COPIED, motion.span):
+            if stop <= records.next:
+                continue
+            part = slice(max(begin, records.next), stop)
+            if solve:
+                params, place = reach(body, np.array(free[shown[part]])[:, :204], root[shown[part]], shifts[shown[part]])
+                result = body.posed(params) | {"root": place, "params": params, "hands": figure.hand_codes(params)}
+                result |= {name: np.tile(value, (len(params), 1)) for name, value in (("shape", body.shape), ("scale", body.scale))}
+                records.write(result, records.state[part], confidence[part], motion.keypoints_px(part.start, part.stop)[..., 2])
+            else:
+                records.copy(earlier.result, part.start, part.stop)
+            for name, values in more.items():
+                take.append(group, name, values[part] if solve else earlier.result.by_sample(group, name)[part])
             take.commit({})
-            yield Committed(self.name, person, begin, part.stop)
+            yield Committed(self.name, person, part.start, part.stop)
             yield Progress(self.name, end + part.stop - 2 * first, 2 * (end - first), person)
 
-    def _way(self, motion: Motion, free, take) -> np.ndarray:
+    def _anew(self, motion: Motion, earlier: "_Changed | None", held: Held, shown: np.ndarray) -> np.ndarray:
+        """(T,) bool: which samples corrections have a say in, by smoothing, by what is interpolated, or by where feet are held."""
+        if earlier is None:
+            return np.ones(len(shown), bool)
+        half = self._half(motion)
+        changed = _wider(earlier.samples, half)
+        motion.spread(changed, ~motion.measured)
+        feet = moved(earlier.result, motion.group, held)
+        changed = _wider(changed, DEPTH_WIDER * half) | feet
+        changed = _wider(changed, FEET_S / motion.spacing_s) if held.firm.any() or feet.any() else changed
+        return changed | changed[shown]
+
+    def _way(self, motion: Motion, free, take, size: float) -> np.ndarray:
         """(T, 3) the root's way: what was not measured moves along with what was around it; then direction and distance are smoothed."""
         solved = np.array(free[:], np.float64)[:, 204:]
-        shift = solved - np.array(take.by_sample(motion.group, "root", "recover")[:], np.float64)
+        shift = solved - size * np.array(take.by_sample(motion.group, "root", "recover")[:], np.float64)
         for segment in np.unique(motion.segment):
             inside = np.flatnonzero(motion.segment == segment)
             known = inside[motion.measured[inside]]
@@ -177,11 +209,32 @@ class Refine:
         return np.where(motion.measured, motion.confidence, np.where(filled, between, 0))
 
 
+@dataclass
+class _Changed:
+    """An earlier result, and (T,) bool the samples that are corrected otherwise since."""
+
+    result: Earlier
+    samples: np.ndarray
+
+
+def _earlier(take, person: int, records: Records, motion: Motion) -> _Changed | None:
+    result = take.earlier(records.stage)
+    if result is None or not all(result.covers(records.group, name, records.span, dims) for name, dims in (records.shapes | MORE).items()):
+        return None
+    said = corrected.said_in(result, person)
+    return None if said is None else _Changed(result, motion.changed_from(corrected.flags(said, take.frames)))
+
+
+def _wider(flags: np.ndarray, samples: float) -> np.ndarray:
+    """flags (T,) bool with so many samples more on either side of each run."""
+    out, reach = flags.copy(), int(np.ceil(samples))
+    for begin, stop in runs(flags):
+        out[max(begin - reach, 0) : stop + reach] = True
+    return out
+
+
 def _body_of(body: str, folder):
-    """The network with MHR and what reads it on the best device there is; its large parts stay in their file."""
+    """What `Figure` needs, on the best device there is."""
     from ...memory import best_device
 
-    network, device = load(body, folder), best_device()
-    network.mhr.to(device)
-    network.body.pose_head.to(device)
-    return network
+    return body_of(body, folder, best_device())

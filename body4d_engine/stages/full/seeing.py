@@ -7,11 +7,11 @@ import numpy as np
 
 from ...runs import runs
 from ...take import State
+from ...tracking.edges import at_edges
 
 HIDDEN = 0.3  # of the area that is usual around a moment: somebody of whom so little is left is hidden
 USUAL_S = 1.0  # seconds before and after in which that is looked up
 BEHIND_S = 4.0  # somebody unseen for less, between two sightings, is hidden and not gone
-EDGE = 0.01  # of the picture's longer side: a box so near the edge may go on beyond it
 BLOCK = 4096
 
 
@@ -42,12 +42,6 @@ def absences(state: np.ndarray, box: np.ndarray, shot: np.ndarray, seconds: floa
         seen_before = begin > 0 and shot[begin - 1] == shot[begin] and state[begin - 1] != State.ABSENT
         if seen_before and (stop - begin) * seconds > BEHIND_S and not at_edges(box[begin - 1], size).any():
             yield begin, stop
-
-
-def at_edges(box: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(4,) bool: whether a box reaches the picture's left, right, upper and lower edge."""
-    margin, (width, height) = EDGE * max(size), size
-    return np.array([box[0] < margin, box[2] > width - margin, box[1] < margin, box[3] > height - margin])
 
 
 def _cuts(shot: np.ndarray) -> list[int]:

@@ -8,41 +8,43 @@ import numpy as np
 from ...disk import writing
 from ...errors import Body4DError
 from ...events import Committed, Notice, Progress
-from ...memory import Batches, Cost, planned, release
+from ...memory import Batches, planned, release
 from ...people import Person
+from ...tracking.asked import hits_nobody, nobody, one_body
 from . import masklets
 from .asked import Asked
 from .claims import Claims, Owned
+from .costs import slow, tracking
 from .finding import newcomers, same_body, worth_keeping
+from .joining import joined, told
 from .seeing import absences
 
 LOOK_EVERY_S = 0.5
 PATIENCE_S = 1.0  # for so long unseen, backwards from where they were found, people have not been there before
 COMMIT_EVERY, COMMIT_S = 128, 30.0  # samples; seconds, where samples take long
-# Counted, per pixel of the picture: the logits of one person; and whatever the number of people, the best logit, who has it, and both made anew. What the
-# network itself takes does not depend on the picture, and no more than eight people go through it at once.
-OWN_BYTES, SHARED_BYTES = 4, 16
 
 
 class Track:
     """Follows the people that were asked for, or everybody that SAM 3 finds by the word "person".
 
-    Each shot is gone through forward from where people were shown or found, then backward from there to its start. In another shot somebody is only who
-    is shown there too, and whoever is found there is somebody new. Everybody is found by the word at the start of a shot, every half second and at its
-    end: who is there and in nobody's mask is followed from then on. Pictures are read once per direction, the prompted ones once more; one is held.
+    Each shot is gone through forward from where people were shown or found, then backward from there to its start. In another shot somebody who was asked for
+    is only who is shown there too; of those who are found, who looks like somebody of another shot, and like nobody else, is taken for them. Everybody is found
+    by the word at the start of a shot, every half second and at its end: who is there and in nobody's mask is followed from then on. Pictures are read once per
+    direction, the prompted ones once more; one is held.
 
     The cursor holds what has been found; the tracker's memory lies beside it as a file, so a killed run goes on exactly.
     """
 
     name = "track"
-    version = 1
+    version = 2
     needs = ("prepare",)
+    heeds = "prompts"
 
-    def __init__(self, folder=None, limit: int | None = None, networks=None, commit_every: int = COMMIT_EVERY):
+    def __init__(self, folder=None, limit: int | None = None, networks=None, commit_every: int = COMMIT_EVERY, models: str = "ours"):
         """folder: where SAM 3's weights are. limit: bytes of memory that the user allows. `networks()` returns (network, tracker, device) in place of
-        the real ones."""
-        self.settings = {"model": "sam3"}
-        self._networks = networks or (lambda: _networks(folder, limit))
+        the real ones. models: whose code runs them, see `settings`."""
+        self.settings = {"model": "sam3", "models": models}
+        self._networks = networks or (lambda: _networks(folder, limit, models))
         self._limit, self._commit_every = limit, commit_every
 
     def run(self, clip, people: list[Person], take, cursor: dict | None):
@@ -75,9 +77,10 @@ class Track:
         if self._at["phase"] == 2 * len(self._shots):
             return
         self._sam3, self._tracker, device = self._networks()
-        pixels = self._clip.width * self._clip.height
-        self._batches = Batches(planned(Cost(OWN_BYTES * pixels, SHARED_BYTES * pixels), device, self._limit), "tracking")
+        self._batches = Batches(planned(tracking(self._clip.width, self._clip.height), device, self._limit), "tracking")
         if cursor is None:
+            if told := slow(self.name, device):
+                yield told
             masklets.create_rows(self._take)
             for shot in self._shots[1:]:  # what is wrong with a prompt is told before an hour has passed
                 self._show(shot)
@@ -129,11 +132,9 @@ class Track:
         frame, who = self._take.frames[sample], self._asked.people
         for person, mask in masks.items():
             if not bool(mask.any()):
-                raise Body4DError(f"The prompt of {who[person].name} (id {person}) at frame {frame} hits nobody.",
-                                  "Click the middle of the body, on a frame where it is well seen, or draw a box around it.", "prompt_hit_nobody")
+                raise hits_nobody(who[person], f"frame {frame}")
         for one, other in same_body(masks):
-            raise Body4DError(f"The prompts of {who[one].name} and {who[other].name} on frame {frame} point at the same body.",
-                              "Move one of them onto the other person.", "prompts_on_one_person")
+            raise one_body(who[one], who[other], frame)
 
     def _pass(self, shot: range, backward: bool, samples: range):
         """One way through a shot; rows go into the take as they are found."""
@@ -150,8 +151,9 @@ class Track:
             looks = not (self._asked or backward) and ((sample - shot.start) % every == 0 or sample == shot[-1])
             seen = []
             if wanted or looks:
-                owned = self._step(sample, wanted, backward, not_there.get(sample, {}), first if looks else None)
-                seen = masklets.append_rows(self._take, sample, owned, backward)
+                rgb = self._read(sample)
+                owned = self._step(sample, rgb, wanted, backward, not_there.get(sample, {}), first if looks else None)
+                seen = masklets.append_rows(self._take, sample, owned, backward, rgb if self._joins else None)
                 last_seen.update(dict.fromkeys(seen, sample))
             at |= {"done": done, "first": {str(p): s for p, s in first.items()}, "last_seen": {str(p): s for p, s in last_seen.items()} if backward else {}}
             if done < len(samples) and (done % self._commit_every == 0 or time.monotonic() - self._since > COMMIT_S):
@@ -162,9 +164,14 @@ class Track:
     def _patience(self) -> int:
         return max(1, round(PATIENCE_S / self._seconds))
 
-    def _step(self, sample: int, wanted: list[int], backward: bool, not_there: dict, first: dict[int, int] | None) -> Owned:
+    @property
+    def _joins(self) -> bool:
+        """Whether people of several shots are to be told by their looks."""
+        return len(self._shots) > 1 and not self._asked
+
+    def _step(self, sample: int, rgb: np.ndarray, wanted: list[int], backward: bool, not_there: dict, first: dict[int, int] | None) -> Owned:
         """Who has which pixel of a sample. `first`, where everybody is to be looked for, gets those who are new."""
-        seen = self._sam3.see(self._read(sample))
+        seen = self._sam3.see(rgb)
         owned = self._owned(sample, seen, wanted, backward)
         again = [person for person in not_there if person in wanted]
         for person in again:  # refines the mask that was just found
@@ -223,13 +230,14 @@ class Track:
                                       "Prompt this person on a frame where they are better seen.", "prompt_lost")
             ids = {person: person for person in self._asked.people}
         else:
-            ids = yield from worth_keeping(take, self._seconds, self._at["passed_over"])
+            same = joined(take, self._shots, self._seconds) if self._joins else {}
+            ids = yield from worth_keeping(take, self._seconds, self._at["passed_over"], same)
+            if self._joins:
+                yield from told(take, ids, self._shots)
         if not ids:
-            raise Body4DError(f"Nobody was found in {clip.name}, frames {clip.frames.start} to {clip.frames.stop - 1}.",
-                              "Click a person (--click ID:FRAME,X,Y) or draw a box (--box ID:FRAME,X0,Y0,X1,Y1); people should be at least 60 px tall "
-                              "and seen for half a second.", "nobody_found")
+            raise nobody(clip)
         known = {person.id: person for person in people}
-        take.set_people([known.get(number, Person(number)).to_json() for number in sorted(ids.values())])
+        take.set_people([known.get(number, Person(number)).to_json() for number in sorted(set(ids.values()))])
         take.working["files"].pop(self._at["state"], None)
         take.commit({"phase": "people", "done": 0, "ids": {str(row): number for row, number in ids.items()}})
 
@@ -269,17 +277,21 @@ def _people_text(count: int) -> str:
     return "nobody in sight" if count == 0 else "1 person" if count == 1 else f"{count} people"
 
 
-def _networks(folder, limit: int | None):
+def _networks(folder, limit: int | None, models: str):
     import torch
 
-    from ...memory import best_device, limit_device
+    from ...memory import computing_device
     from ...models.sam3.model import Sam3
     from ...models.sam3.tracker import Tracker
     from ...weights.places import locate
 
-    device, found = best_device(), locate("sam3", folder)
+    device, found = computing_device(limit), locate("sam3", folder)
     if not found.whole:
         found.path("sam3.pt")  # says where to get it
-    limit_device(device, limit)
-    sam3 = Sam3.load(found.folder, device=device, dtype=torch.bfloat16 if device == "cuda" else torch.float32)
+    if models == "official":
+        from ...models.official import sam3 as official
+
+        network = official.Sam3.load(found.folder, device)
+        return network, official.Tracker(network, exclusive=False), device
+    sam3 = Sam3.load(found.folder, device=device, dtype=torch.bfloat16 if device == "cuda" else torch.float32, lean=True)
     return sam3, Tracker(sam3, exclusive=False), device
