@@ -51,7 +51,7 @@ class Tiny(Full):
             if stage.name == "track":
                 stage._networks = lambda: (FakeSam3(), FakeTracker(), "cpu")
             elif stage.name == "camera":
-                stage._networks = lambda: SimpleNamespace(focal=lambda pictures: (np.full(len(pictures), 210.0), None))
+                stage._networks = lambda: SimpleNamespace(device="cpu", focal=lambda pictures: (np.full(len(pictures), 210.0), None))
             elif hasattr(stage, "_networks"):
                 stage._networks = lambda: self._net
         return stages

@@ -42,7 +42,7 @@ class Failing(Tiny):
         self.stage, self.error, self.at, self.meshes = stage, error, at, meshes
 
     def stages(self, settings):
-        camera = SimpleNamespace(focal=self._failing("camera", lambda pictures: (np.full(len(pictures), 210.0), None), lambda pictures: len(pictures)))
+        camera = SimpleNamespace(device="cuda", focal=self._failing("camera", lambda pictures: (np.full(len(pictures), 210.0), None), lambda pictures: len(pictures)))
         tracker, recover = FakeTracker(), copy(self._net)
         tracker.step = self._failing("track", tracker.step, lambda sample, seen, reverse, people: len(people))
         recover.infer = self._failing("recover", recover.infer, lambda crops, mode: len(crops))
