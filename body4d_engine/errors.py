@@ -21,7 +21,8 @@ class TakeError(Body4DError):
 
 
 _MEMORY_WORDS = ("cannot allocate memory", "failed to map segment", "insufficient memory", "bad_alloc", "failed to reshape", "failed to prepare",
-                 "resource temporarily unavailable", "out of memory", "defaultcpuallocator", "alloc_failed")
+                 "resource temporarily unavailable", "out of memory", "defaultcpuallocator", "alloc_failed",
+                 "unable to find an engine")  # a convolution on CUDA: torch has tried all ways, and none got the memory that it works in
 _LOST_WORDS = ("cuda error", "cudnn error", "cublas_status", "cusolver error", "hip error", "command buffer")
 
 

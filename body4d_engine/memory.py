@@ -60,7 +60,7 @@ def limit_device(device: str, limit: int | None) -> None:
         import torch
 
         share = 1.0 if limit is None else min(1.0, limit / torch.cuda.mem_get_info(device)[1])
-        torch.cuda.set_per_process_memory_fraction(share, torch.device(device))
+        torch.cuda.set_per_process_memory_fraction(share, torch.device(device).index)  # it takes no device without a number; None is the current one
 
 
 def free_bytes(device: str = "cpu") -> int:

@@ -64,10 +64,13 @@ def test_devices_count_what_torch_holds_and_does_not_use(monkeypatch):
 def test_torch_itself_is_told_the_limit(monkeypatch, limit, share):
     torch, told = pytest.importorskip("torch"), []
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3 * GIB, 8 * GIB))
-    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *said: told.append(said))
-    memory.limit_device("cuda", limit)
-    memory.limit_device("cpu", limit)
-    assert told == [(share, torch.device("cuda"))]
+    # What torch's own function calls in the end: it refuses a device without a number.
+    monkeypatch.setattr(torch.cuda.memory, "_lazy_init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch._C, "_cuda_setMemoryFraction", lambda *said: told.append(said), raising=False)
+    for device in ("cuda", "cuda:1", "cpu"):
+        memory.limit_device(device, limit)
+    assert told == [(share, 0), (share, 1)]
 
 
 class Short:

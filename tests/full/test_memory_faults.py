@@ -30,7 +30,8 @@ LOST = ("CUDA error: unspecified launch failure\nSearch for `cudaErrorLaunchFail
         "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(...)`")
 SHORT = ("CUDA out of memory. Tried to allocate 2.00 GiB.", "CUDA error: out of memory", "MPS backend out of memory (MPS allocated: 8.00 GB)",
          "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
-         "[enforce fail at alloc_cpu.cpp:127] data. DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes.", "std::bad_alloc")
+         "[enforce fail at alloc_cpu.cpp:127] data. DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes.", "std::bad_alloc",
+         "GET was unable to find an engine to execute this computation")
 
 
 class Failing(Tiny):
@@ -42,7 +43,8 @@ class Failing(Tiny):
         self.stage, self.error, self.at, self.meshes = stage, error, at, meshes
 
     def stages(self, settings):
-        camera = SimpleNamespace(device="cuda", focal=self._failing("camera", lambda pictures: (np.full(len(pictures), 210.0), None), lambda pictures: len(pictures)))
+        focal = self._failing("camera", lambda pictures: (np.full(len(pictures), 210.0), None), len)
+        camera = SimpleNamespace(device="cuda", focal=focal)
         tracker, recover = FakeTracker(), copy(self._net)
         tracker.step = self._failing("track", tracker.step, lambda sample, seen, reverse, people: len(people))
         recover.infer = self._failing("recover", recover.infer, lambda crops, mode: len(crops))
