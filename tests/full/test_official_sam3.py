@@ -45,6 +45,7 @@ def quick(monkeypatch):
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+    assert not torch.is_autocast_enabled("cpu")  # whatever happened: all that computes later in this process would be less exact
 
 
 def world(frames=30, **options):

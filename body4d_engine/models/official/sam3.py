@@ -63,8 +63,9 @@ class Sam3:
             weights = read_folder(Path(folder), ())
             with running("sam3"):
                 model = build(checkpoint_path=None, load_from_HF=False, bpe_path=vocabulary, device=device)
+        sam3 = cls(model, device)  # before anything can fail: it leaves what the predictor has entered
         _fill(model, weights, folder)
-        return cls(model, device)
+        return sam3
 
     @property
     def predictor(self):
