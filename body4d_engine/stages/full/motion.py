@@ -2,6 +2,8 @@
 """What `recover` found of one person over the whole clip and the user corrected, as `refine` uses it: how far each sample is believed, one identity, and where
 bodies stand."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from ...fit import corrected
@@ -16,6 +18,7 @@ from .turned import SWAP, turned
 from .whole import LENGTHS, Body
 
 BLOCK = 512  # samples read at once
+POSE = 136  # so many of MHR's parameters are a pose
 BELIEVED = [*range(21), *range(63, 70)]  # of the keypoints: body and feet, elbows, shoulders and neck; fingers would outvote them
 UNMEASURED = 0.05  # weight of a sample that was interpolated, beside a confidence up to 1
 HIPS = [MHR70.index(f"{side}_hip") for side in ("left", "right")]
@@ -68,15 +71,20 @@ class Motion:
 
     def _doubted(self) -> list[tuple[int, int, np.ndarray]]:
         """(begin, stop, parameters) of what is not believed: all of a body, or a limb, because the user says so; and what `recover` put between two samples of
-        which one is turned."""
-        hands = self.figure.head
+        which one is corrected so. Each lies within one segment."""
+        hands, gaps = self.figure.head, ~self._track.measured
         fingers = {"left arm": hands.left_hand.tolist(), "right arm": hands.right_hand.tolist()}
         places = {limb: np.array([*_LIMBS[limb], *fingers.get(limb, [])]) for limb in LIMBS}
-        around = self.asked & corrected.TURNED > 0
-        self.spread(around, ~self._track.measured)
-        doubted = [((self.asked & corrected.BODY > 0) | around & ~self._track.measured, np.arange(136)),
-                   *((self.asked & (corrected.LOST[limb] | corrected.BODY) > 0, places[limb]) for limb in LIMBS if (self.asked & corrected.LOST[limb]).any())]
-        return [(begin, stop, where) for flags, where in doubted for begin, stop in runs(flags)]
+        around, body = self.asked & (corrected.TURNED | corrected.BODY) > 0, self.asked & corrected.BODY > 0
+        self.spread(around, gaps)
+        body |= around & gaps
+        doubted, walls = [(body, np.arange(POSE))], np.flatnonzero(np.diff(self.segment)) + 1
+        for limb in LIMBS:
+            lost = self.asked & corrected.LOST[limb] > 0
+            if lost.any():
+                self.spread(lost, gaps)
+                doubted.append((lost | body, places[limb]))
+        return [(begin, stop, where) for flags, where in doubted for begin, stop in runs(flags & (self.state != State.ABSENT), cuts=walls)]
 
     def _righted(self, low: int, high: int) -> np.ndarray:
         """(high - low, 204) float64 as recovered; what was seen from the wrong side put right."""
@@ -86,14 +94,28 @@ class Motion:
     def params(self, low: int, high: int) -> np.ndarray:
         """(high - low, 204) float64 as recovered and corrected; what is not believed lies between the nearest samples around it."""
         out = self._righted(low, high)
+        for samples, where, share, first, last in self._to_replace(low, high):
+            before, after = (self._righted(end, end + 1)[0] for end in (first, last))
+            out[np.ix_(samples - low, where)] = self.figure.angles.between(before, after, share)[:, where]
+        return out
+
+    def root(self, low: int, high: int) -> np.ndarray:
+        """(high - low, 3) float64 as recovered; that of a body which is not believed lies between those of the nearest samples around it."""
+        out = np.array(self._read("root")[low:high], np.float64)
+        for samples, where, share, first, last in self._to_replace(low, high):
+            if len(where) == POSE:
+                before, after = (np.array(self._read("root")[end], np.float64) for end in (first, last))
+                out[samples - low] = before + share[:, None] * (after - before)
+        return out
+
+    def _to_replace(self, low: int, high: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, int, int]]:
+        """Of [low, high): samples, the parameters that are not believed there, how far (0 to 1) they are on the way between two samples, and these. Where one
+        of the two is in another segment, the other one counts twice."""
         for begin, stop, where in self._replaced:
             samples = np.arange(max(begin, low), min(stop, high))
-            ends = [end for end, inside in ((begin - 1, begin), (stop, stop - 1)) if 0 <= end < len(self.segment) and self.segment[end] == self.segment[inside]]
+            ends = [end for end in (begin - 1, stop) if 0 <= end < len(self.segment) and self.segment[end] == self.segment[begin]]
             if len(samples) and ends:
-                first, last = (self._righted(end, end + 1)[0] for end in (ends[0], ends[-1]))
-                between = self.figure.angles.between(first, last, (samples - begin + 1) / (stop - begin + 1))
-                out[np.ix_(samples - low, where)] = between[:, where]
-        return out
+                yield samples, where, (samples - begin + 1) / (stop - begin + 1), ends[0], ends[-1]
 
     def keypoints_px(self, low: int, high: int) -> np.ndarray:
         """(high - low, 70, 3) px and how far each is trusted, as recovered and corrected."""
@@ -119,8 +141,7 @@ class Motion:
     def changed_from(self, before: np.ndarray) -> np.ndarray:
         """(T,) bool: which samples are corrected otherwise than under the flags (T,) before, and all that is interpolated with them as an end."""
         out = before != self.asked
-        for parts in ((before | self.asked) > 0, ~(self.measured & self.measured_under(before))):
-            self.spread(out, parts)
+        self.spread(out, ((before | self.asked) > 0) | ~self._track.measured)
         return out
 
     def spread(self, changed: np.ndarray, parts: np.ndarray) -> None:
@@ -131,7 +152,7 @@ class Motion:
     def placed(self, low: int, high: int, keypoints: np.ndarray) -> np.ndarray:
         """(high - low, 3) root: where the keypoints (high - low, 70, 3) in person space cover those that were seen best. Robust least squares of
         u z = f x + c z, which is linear in the root; depth is held loosely where `recover` has it. As recovered where nothing was measured."""
-        root, seen = np.array(self._read("root")[low:high], np.float64), self.keypoints_px(low, high)
+        root, seen = self.root(low, high), self.keypoints_px(low, high)
         points, trust = keypoints[:, BELIEVED].astype(np.float64), seen[:, BELIEVED, 2]
         focal, rays = self.focal[low:high, None], seen[:, BELIEVED, :2] - self.centre[low:high, None]
         out = root.copy()
@@ -155,7 +176,7 @@ class Motion:
         for low in range(self.span[0], self.span[1], BLOCK):
             part = slice(low, min(low + BLOCK, self.span[1]))
             back = camera.rotation[part].transpose(0, 2, 1)[:, None]
-            root, pixels = np.array(self._read("root")[part], np.float64), self.keypoints_px(part.start, part.stop)
+            root, pixels = self.root(part.start, part.stop), self.keypoints_px(part.start, part.stop)
             rays = np.concatenate([(pixels[:, FEET, :2] - self.centre[part][:, None]) / self.focal[part][:, None, None], np.ones((len(root), 4, 1))], axis=2)
             found.rays[part] = (back @ (rays / np.linalg.norm(rays, axis=2, keepdims=True))[..., None])[..., 0]
             body = size * (back @ (self._points(part) + root[:, None])[..., None])[..., 0]

@@ -131,7 +131,7 @@ class Refine:
         if records.next == end:
             return
         free = take.by_sample(group, "free", self.name)
-        root = self._way(motion, free, take, body.size)
+        root = self._way(motion, free, body.size)
         found = motion.evidence(camera, body.size)
         probability = contact.probabilities(found, motion.spacing_s, stretches)
         contacts = contact.stands(probability, found, motion.spacing_s, stretches)
@@ -178,16 +178,15 @@ class Refine:
         changed = _wider(changed, FEET_S / motion.spacing_s) if held.firm.any() or feet.any() else changed
         return changed | changed[shown]
 
-    def _way(self, motion: Motion, free, take, size: float) -> np.ndarray:
+    def _way(self, motion: Motion, free, size: float) -> np.ndarray:
         """(T, 3) the root's way: what was not measured moves along with what was around it; then direction and distance are smoothed."""
-        solved = np.array(free[:], np.float64)[:, 204:]
-        shift = solved - size * np.array(take.by_sample(motion.group, "root", "recover")[:], np.float64)
-        for segment in np.unique(motion.segment):
+        solved = np.array(free[:][:, 204:], np.float64)
+        shift = solved - size * motion.root(0, len(solved))
+        for segment in np.unique(motion.segment[motion.measured]):
             inside = np.flatnonzero(motion.segment == segment)
             known = inside[motion.measured[inside]]
-            if len(known):
-                moved = np.stack([np.interp(inside, known, column) for column in shift[known].T], axis=1)
-                solved[inside] += moved - shift[inside]
+            moved = np.stack([np.interp(inside, known, column) for column in shift[known].T], axis=1)
+            solved[inside] += moved - shift[inside]
         depth = np.maximum(solved[:, 2:], NEAREST_M)
         ray, far, out = solved[:, :2] / depth, np.log(depth), np.empty_like(solved)
         for begin in range(0, len(out), BLOCK):
