@@ -292,7 +292,7 @@ def test_two_prompts_on_one_body(tmp_path):
 
 
 @pytest.mark.parametrize("prompts, code", [([Prompt(40, 50, 60)], "prompt_outside_clip"), ([Prompt(0, 321, 60)], "prompt_outside_picture"),
-                                           ([BoxPrompt(0, 330, 10, 350, 60)], "prompt_outside_picture"), ([BoxPrompt(0, 50, 10, 50, 60)], "prompt_without_area"),
+                                           ([BoxPrompt(0, 330, 10, 350, 60)], "prompt_outside_picture"), ([BoxPrompt(0, 5, 10, 5, 60)], "prompt_without_area"),
                                            ([Prompt(0, 50, 60, False)], "prompt_only_negative")])
 def test_prompts_that_say_nothing(tmp_path, prompts, code):
     with pytest.raises(Body4DError) as error:

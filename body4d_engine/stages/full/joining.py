@@ -46,10 +46,10 @@ def told(take: Take, ids: dict[int, int], shots: list[range]) -> Iterator[Notice
     for number, where in sorted(seen.items()):
         if len(where) > 1:
             starts = " and ".join(f"frame {take.frames[shots[k][0]]}" for k in sorted(where))
-            yield Notice("track", "shots_joined", f"Person {number} is taken for the same one in the shots that begin with {starts}, by looks. If that is wrong, "
-                         "click people in each shot.", number)
+            yield Notice("track", "shots_joined", f"Person {number} is taken for the same one in the shots that begin with {starts}, by looks. If that is "
+                         "wrong, click people in each shot.", number)
     alone = sum(len(where) == 1 for where in seen.values())
     if alone and len(set().union(*seen.values())) > 1:
         who = "1 person was" if alone == 1 else f"{alone} people were"
-        yield Notice("track", "shots_apart", f"{who} seen in one shot only, or not recognised in another: who has no sure likeness gets a new number. Click the "
-                     "same person in several shots to make them one.")
+        yield Notice("track", "shots_apart", f"{who} seen in one shot only, or not recognised in another: who has no sure likeness gets a new number. Click "
+                     "the same person in several shots to make them one.")
