@@ -2,6 +2,7 @@
 """Backends by name: the stages each is made of, and what it lacks on this machine."""
 
 from importlib.util import find_spec
+from pathlib import Path
 
 from .errors import Body4DError
 from .models import official
@@ -113,7 +114,10 @@ def get_backend(name: str, weights=None, models: str = "ours"):
         raise Body4DError(f"The {name} backend has no {models} models.", "They belong to --backend full.", "no_backend")
     lacks = backend.lacks(weights, models)
     if lacks:
-        steps = [backend.remedy] if backend.lacks(weights) else []
+        remedy = backend.remedy if weights is None else backend.remedy.replace("setup full", f"setup full --weights {weights}")
+        if weights is not None and not Path(weights).is_dir():
+            lacks.append(f"the folder {weights}, which is not there")
+        steps = [remedy] if backend.lacks(weights) else []
         raise Body4DError(f"The {name} backend lacks {', '.join(lacks)}.", " ".join(steps + ([official.remedy()] if models == "official" else [])),
                           "backend_incomplete")
     return backend

@@ -115,12 +115,16 @@ def run_take(args) -> int:
 
     if args.stop_with_stdin:
         threading.Thread(target=_stop_with_stdin, daemon=True).start()
-    backend = get_backend(args.backend, args.weights, args.models)
     people = people_from_options(args.people, args.click, args.box, args.height)
     settings = checked({"focal_px": args.focal_px, "focal_mm": args.focal_mm, "heights": heights_from_options(args.height),
                         "smoothing": args.smoothing, "foot_lock": not args.no_foot_lock, "hands": not args.body_only, "models": args.models,
                         "compile": args.compile, "weights": args.weights,
                         "memory_limit": None if args.memory_limit is None else args.memory_limit * 1e9})
+    backend = get_backend(args.backend, args.weights, args.models)
+    full = {"--body-only": args.body_only, "--compile": args.compile, "--weights": args.weights, "--memory-limit": args.memory_limit}
+    unused = [option for option, value in full.items() if value]
+    if unused and backend.name == "lite":
+        print(f"body4d: {', '.join(unused)} mean nothing to the lite backend.", file=sys.stderr)
     clip = open_clip(args.video, args.start, args.end, args.step, image_fps=args.image_fps)
     with Display().showing() as display:
         for event in run(clip, args.out, backend, people, settings, args.fresh):
@@ -177,8 +181,7 @@ def examine(args) -> int:
 
     result = examination(args.online, args.verify)
     print(json.dumps(result, indent=1)) if args.json else print_examination(result)
-    refuted = args.verify and any(check["state"] == "wrong" for check in result["checks"])
-    return 1 if refuted or not any(backend["works"] for backend in result["backends"].values()) else 0
+    return 1 if result["proven"] is False or not any(backend["works"] for backend in result["backends"].values()) else 0
 
 
 def set_up(args) -> int:

@@ -16,7 +16,8 @@ from .versions import versions
 
 
 def examination(online: bool = False, verify: bool = False) -> dict:
-    """JSON-able: versions, the machine, per backend whether it works and what it lacks, in words; and `checks`, each with what was found and the next step.
+    """JSON-able: versions, the machine, per backend whether it works and what it lacks, in words; `checks`, each with what was found and the next step; and
+    `proven`, whether all that was to be proven was, None where nothing was.
 
     `online`: also asks the hub whether this user may have the weights. `verify`: also proves with the weights that are here what only they can show.
     """
@@ -25,12 +26,13 @@ def examination(online: bool = False, verify: bool = False) -> dict:
         lacks = backend.lacks()
         backends[name] = {"works": not lacks, "lacks": lacks}
     memory, machine = _memory_bytes(), this_machine()
-    checks = [*all_checks(machine, online), *(prove() if verify else ())]
+    checks, proofs = all_checks(machine, online), list(prove()) if verify else []
     return {"engine": __version__, "python": sys.version.split()[0], "executable": sys.executable, "platform": platform.platform(),
             "machine": platform.machine(), "cores": os.cpu_count(), "memory_bytes": memory,
             "disk_free_bytes": {"here": shutil.disk_usage(".").free, "temporary": shutil.disk_usage(tempfile.gettempdir()).free},
             "gpus": [{"name": gpu.name, "memory_bytes": gpu.bytes, "capability": gpu.capability} for gpu in machine.gpus], "driver": machine.driver,
-            "packages": versions(), "backends": backends, "checks": [check._asdict() for check in checks]}
+            "packages": versions(), "backends": backends, "checks": [check._asdict() for check in checks + proofs],
+            "proven": all(proof.state in ("ok", "note") for proof in proofs) if verify else None}
 
 
 def print_examination(result: dict) -> None:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The settings of a run: what they are when nobody says anything, and what they may be."""
 
+import math
+
 from .errors import Body4DError
 from .models.official import MODELS
 from .people import SMALLEST_M, TALLEST_M
@@ -38,9 +40,9 @@ def checked(given: dict | None = None) -> dict:
             raise ValueError("compile is for our own networks, not for the official ones")
         settings["weights"] = None if settings["weights"] is None else str(settings["weights"])
         if settings["memory_limit"] is not None:
+            if not 0 < settings["memory_limit"] < math.inf:
+                raise ValueError(f"a limit of {settings['memory_limit'] / 1e9:g} GB is no amount of memory")
             settings["memory_limit"] = int(settings["memory_limit"])
-            if settings["memory_limit"] <= 0:
-                raise ValueError(f"a limit of {settings['memory_limit']} bytes leaves no memory")
         wrong = [metres for metres in settings["heights"].values() if not SMALLEST_M <= metres <= TALLEST_M]
         if wrong:
             raise ValueError(f"{wrong[0]:g} is not a height in metres")

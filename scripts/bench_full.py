@@ -26,7 +26,10 @@ import traceback
 from functools import partial
 from pathlib import Path
 
-import torch
+try:
+    import torch
+except ModuleNotFoundError:
+    sys.exit("torch is not here. After `body4d setup full`, or with what it installs: python scripts/setup_env.py full python scripts/bench_full.py")
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 

@@ -19,7 +19,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
+try:
+    import torch
+except ModuleNotFoundError:
+    sys.exit("torch is not here. After `body4d setup full`, or with what it installs: python scripts/setup_env.py full python scripts/bench_memory.py")
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 

@@ -23,10 +23,14 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-import torch
-import transformers.models.sam3_video.modeling_sam3_video  # noqa: F401  before anything that is absent seems to be there
-from torch.overrides import TorchFunctionMode
-from transformers.models.sam3.modeling_sam3 import Sam3Model
+
+try:
+    import torch
+    import transformers.models.sam3_video.modeling_sam3_video  # noqa: F401  before anything that is absent seems to be there
+    from torch.overrides import TorchFunctionMode
+    from transformers.models.sam3.modeling_sam3 import Sam3Model
+except ModuleNotFoundError as error:
+    sys.exit(f"{error.name} is not here: use a Python that has torch, transformers and what the published code needs (see the top of this script).")
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -101,7 +105,11 @@ def without_what_is_absent() -> Iterator[None]:
 
 def published_network(ours: model.Sam3) -> official.Sam3:
     """The published network with our weights, through our loader."""
-    import sam3.model_builder as builder
+    try:
+        import sam3.model_builder as builder
+    except ModuleNotFoundError as error:
+        sys.exit(f"{error.name} is not here: name a checkout of facebookresearch/sam3 with --checkout, and install what it needs: timm, iopath, ftfy, regex, "
+                 "einops, psutil, setuptools<81.")
 
     config, side = ours.config, ours.config.image
     grid = config.grid

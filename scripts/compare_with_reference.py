@@ -24,8 +24,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from compare import bodies, focal, sam_body4d  # noqa: E402
-from compare.networks import NETWORKS  # noqa: E402
+try:
+    from compare import bodies, focal, sam_body4d
+    from compare.networks import NETWORKS
+except ModuleNotFoundError as error:
+    sys.exit(f"{error.name} is not here: use a Python that has what `body4d setup full` installs and what the published code needs.\n\n{__doc__}")
 
 
 def main() -> int:
@@ -36,6 +39,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="of the random weights; by default one with which some hands are used and some refused")
     parser.add_argument("--json", type=Path, metavar="FILE")
     given = parser.parse_args()
+    for checkout in filter(None, (given.sam_3d_body, given.dinov3, given.moge, given.sam_body4d)):
+        if not checkout.is_dir():
+            parser.error(f"{checkout} is no folder")
     if not (given.sam_3d_body or given.moge or given.sam_body4d):
         parser.error("name a checkout: --sam-3d-body, --moge or --sam-body4d")
     reports = []

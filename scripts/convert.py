@@ -99,10 +99,12 @@ def parser() -> argparse.ArgumentParser:
     focal.add_argument("--focal-mm", metavar="F")
     run.add_argument("--height", action="append", default=[], metavar="[ID=]METRES")
     run.add_argument("--smoothing", metavar="F", help="how calm the motion is made: 0 as measured, 1 as a rule, at most 4")
+    run.add_argument("--no-foot-lock", action="store_true", help="do not hold planted feet in place")
     run.add_argument("--body-only", action="store_true", help="full: hands get no look of their own, which is quicker")
     run.add_argument("--weights", type=Path, metavar="FOLDER", help="full: where its weights are")
     run.add_argument("--memory-limit", metavar="GB", help="full: how much of the device's memory it may take")
     run.add_argument("--models", choices=("ours", "official"), help="full: whose code runs the networks (ours)")
+    run.add_argument("--compile", action="store_true", help="full: have torch compile the networks, which takes minutes once")
     run.add_argument("--start", metavar="S")
     run.add_argument("--end", metavar="E")
     run.add_argument("--step", metavar="N")
@@ -118,7 +120,7 @@ def engine_options(options: argparse.Namespace) -> List[str]:
         given += ["--%s=%s" % (name.replace("_", "-"), value)] if value is not None else []
     for name in ("click", "box", "height"):
         given += ["--%s=%s" % (name, value) for value in getattr(options, name)]
-    return given + ["--%s" % name.replace("_", "-") for name in ("body_only", "fresh") if getattr(options, name)]
+    return given + ["--%s" % name.replace("_", "-") for name in ("no_foot_lock", "body_only", "compile", "fresh") if getattr(options, name)]
 
 
 def plan(videos: List[Path], out: Optional[Path]) -> List[Job]:

@@ -58,7 +58,10 @@ def _set_up(given: Path | None, body: str, only: str, yes: bool, show: bool, as_
     if steps.steps and not yes and not _agreed():
         return 1
     if given and names:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Body4DError(f"The folder {folder} cannot be made: {error.strerror or error}.", "Name another one with --weights.", "not_writable") from error
         remember(folder)
     doing.carry_out(steps, located, folder, _tell_json if as_json else Lines().tell)
     left = [one.weights.title for one in doing.located_for(names, folder) if not one.whole]

@@ -239,3 +239,10 @@ def test_packages_come_before_weights_and_nothing_without_room(monkeypatch, tmp_
     with pytest.raises(Body4DError, match="packages need"):
         doing.carry_out(plan(BARE), [], tmp_path, lambda event: None, pip=lambda step, tell: done.append(step.what))
     assert len(done) == 2
+
+
+def test_a_folder_that_cannot_be_made_is_told(monkeypatch, capsys, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(command, "this_machine", lambda: BARE)
+    assert main(["setup", "full", "--only", "weights", "--weights", str(tmp_path / "file" / "below"), "--yes"]) == 1
+    assert "cannot be made" in capsys.readouterr().err

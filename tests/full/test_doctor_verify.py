@@ -96,8 +96,10 @@ def test_without_weights_it_says_where_they_come_from(monkeypatch, tmp_path, cap
     for name, value in {"HF_HUB_CACHE": tmp_path, "BODY4D_WEIGHTS": tmp_path}.items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.setattr(examining, "torch", lambda machine: examining.Check("torch", "ok", "not asked here: it takes seconds"))
-    assert main(["doctor", "--json", "--verify"]) == 0
-    *_, body, whole = json.loads(capsys.readouterr().out)["checks"]
+    assert main(["doctor", "--json", "--verify"]) == 1  # nothing is proven
+    result = json.loads(capsys.readouterr().out)
+    *_, body, whole = result["checks"]
+    assert result["proven"] is False
     for check in (body, whole):
         assert check["state"] == "missing" and "body4d setup full" in check["next"]
     assert whole["name"] == clip.NAME and "the weights of SAM 3 (sam3.pt)" in whole["found"]

@@ -75,7 +75,7 @@ class PersonReport:
 # kind -> what it means and what one may do about it
 KINDS = {
     "hidden": "not seen; the pose is inferred from the frames around",
-    "low confidence": "the landmarks were unsure or the body does not fit them",
+    "low confidence": "the body was not surely seen, or does not fit what was seen",
     "sudden jump": "the joints change their motion far more abruptly than this person usually does",
     "sliding foot": "a foot that is said to stand moves",
     "off the picture": "the body lies beside the tracker's landmarks",
@@ -133,6 +133,8 @@ def _scale(take: Take, entry: dict) -> str:
         return "assumed: of average size"
     if entry.get("height_m"):
         return f"given: {entry['height_m']:g} m tall"
+    if take.backend == "full":
+        return "as SAM 3D Body estimates it"
     return "as the source has it" if take.stage("import") else "not stated"
 
 

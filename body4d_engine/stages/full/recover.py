@@ -57,6 +57,8 @@ class Recover:
         if begins:
             for record in records.values():
                 record.write_body(figure.rest(figure.average, np.zeros(45, np.float32)))
+        if begins and self._compiled:
+            yield Notice(self.name, "compiling", "The networks are compiled first, which takes minutes.")
         if begins and (told := slow(self.name, network.mhr.base.device.type)):
             yield told
         yield from self._stream(clip, take, tracks, records, camera, self._through(clip, network, figure))
