@@ -67,12 +67,14 @@ def main() -> None:
     table = []
     for cap in [0.0, *map(float, args.caps.split(","))]:
         options = ["--size", args.size, "--only-cap", str(cap), *(["--body-only"] if args.body_only else [])]
-        done = subprocess.run([sys.executable, __file__, str(args.work), *options], stdout=subprocess.PIPE, text=True)
-        row = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"failed": done.stdout[-2000:]}
+        done = subprocess.run([sys.executable, __file__, str(args.work), *options], capture_output=True, text=True)
+        row = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"failed": done.stderr[-2000:]}
         table.append({"cap_gb": cap, **row} | (compared(args.work, cap) if cap and "stages" in row else {}))
         print(json.dumps(table[-1]), flush=True)
         if args.json:
             args.json.write_text(json.dumps(table, indent=1))
+    if any("failed" in row for row in table):
+        sys.exit(1)
 
 
 # -- what is taken --------------------------------------------------------------------------------------------------------------------------------------------
