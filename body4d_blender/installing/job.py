@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Work on what is installed, in a thread of its own: child processes, their output, cancelling, errors in words."""
 
+import abc
 import collections
 import math
 import os
@@ -29,7 +30,7 @@ class Cancelled(Body4DError):
     """The user stopped it."""
 
 
-class Job(threading.Thread):
+class Job(abc.ABC, threading.Thread):
     """Something done in `root`, where the engine's environments are. Start it with start(); `progress` and `log` may be read at any time; when `running` is
     False, `result` or `error` is set. `instructions`: how to go on without internet, where that is what failed."""
 
@@ -54,9 +55,9 @@ class Job(threading.Thread):
         """Stop at once; what was there before stays. Returns before everything is cleaned up: join() waits for that."""
         self._cancelled.set()
 
+    @abc.abstractmethod
     def work(self):
         """What is done; its result. Raises Body4DError and OSError."""
-        raise NotImplementedError
 
     def run(self) -> None:
         lock = None
