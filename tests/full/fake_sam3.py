@@ -44,6 +44,15 @@ class World:
                 picture[max(0, y) : max(0, y + actor.tall), max(0, x) : max(0, x + actor.wide)] = 10 * (number + 1), *(actor.coat or [10 * (number + 1)] * 2)
         return picture
 
+    def write(self, folder):
+        """All frames as images, in a new folder."""
+        import cv2
+
+        folder.mkdir(parents=True)
+        for frame in range(self.frame_count):
+            cv2.imwrite(str(folder / f"{frame:04d}.png"), self.read(frame))
+        return folder
+
     def describe(self):
         return {"name": self.name, "path": None, "bytes": 1, "fingerprint": self.fingerprint, "width": self.width, "height": self.height,
                 "fps": [self.fps.numerator, self.fps.denominator], "frame_count": self.frame_count, "start": 0, "end": self.frame_count,

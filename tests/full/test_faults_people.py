@@ -41,10 +41,7 @@ def run(net, tmp_path, monkeypatch, capsys):
     takes = []
 
     def go(world, *options):
-        folder = tmp_path / "frames"
-        folder.mkdir()
-        for number in range(world.frame_count):
-            cv2.imwrite(str(folder / f"{number:04d}.png"), world.read(number))
+        folder = world.write(tmp_path / "frames")
         status = main(["run", str(folder), "--out", str(tmp_path / "a.take"), "--backend", "full", "--body-only", "--image-fps", "10", *options])
         said = capsys.readouterr()
         if status == 0:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-cv2 = pytest.importorskip("cv2")
+pytest.importorskip("cv2")
 pytest.importorskip("av")
 
 from body4d_engine.backends import BACKENDS, Full, get_backend  # noqa: E402
@@ -62,16 +62,15 @@ def backend():
     return Tiny(network())
 
 
+def two_people() -> World:
+    """The second comes late and is hidden behind the first for two frames."""
+    return World([Actor(lambda frame: (60 + 2 * frame, 20)), Actor(lambda frame: None if frame < 3 or frame in (7, 8) else (160 - 2 * frame, 30))], FRAMES,
+                 size=(200, 120))
+
+
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    """Two people; the second comes late and is hidden behind the first for two frames."""
-    world = World([Actor(lambda frame: (60 + 2 * frame, 20)), Actor(lambda frame: None if frame < 3 or frame in (7, 8) else (160 - 2 * frame, 30))], FRAMES,
-                  size=(200, 120))
-    folder = tmp_path_factory.mktemp("clip") / "frames"
-    folder.mkdir()
-    for number in range(FRAMES):
-        cv2.imwrite(str(folder / f"{number:04d}.png"), world.read(number))
-    with open_clip(folder) as clip:
+    with open_clip(two_people().write(tmp_path_factory.mktemp("clip") / "frames")) as clip:
         yield clip
 
 

@@ -16,14 +16,14 @@ from tests.engine.serving import Threaded  # noqa: E402
 
 from .sam_3d_body_nets import network  # noqa: E402
 from .test_full_pipeline import FRAMES, Tiny  # noqa: E402
-from .tiny_engine import write_clip  # noqa: E402
+from .test_full_pipeline import two_people  # noqa: E402
 
 SETTINGS = {"hands": False, "memory_limit": 8_000_000_000}
 
 
 def test_a_run_arrives_as_a_take(tmp_path, monkeypatch):
     monkeypatch.setitem(backends.BACKENDS, "full", Tiny(network()))
-    write_clip(tmp_path / "clip")
+    two_people().write(tmp_path / "clip")
     client = Threaded(tmp_path / "cache")
     hello = client.result("hello", {"protocol": wire.PROTOCOL})
     assert hello["backends"]["full"]["lacks"] == [] and set(hello["backends"]["full"]["models"]) == {"ours", "official"}

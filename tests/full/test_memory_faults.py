@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-cv2 = pytest.importorskip("cv2")
+pytest.importorskip("cv2")
 pytest.importorskip("av")
 
 from body4d_engine.clip import open_clip  # noqa: E402
@@ -86,11 +86,7 @@ def quick():
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     world = World([Actor(lambda frame: (60 + 2 * frame, 20)), Actor(lambda frame: (150 - 2 * frame, 30))], FRAMES, size=(240, 120))
-    folder = tmp_path_factory.mktemp("clip") / "frames"
-    folder.mkdir()
-    for number in range(FRAMES):
-        cv2.imwrite(str(folder / f"{number:04d}.png"), world.read(number))
-    with open_clip(folder) as clip:
+    with open_clip(world.write(tmp_path_factory.mktemp("clip") / "frames")) as clip:
         yield clip
 
 

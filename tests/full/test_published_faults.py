@@ -43,11 +43,8 @@ def one_thread():
 def identities(folder, actors, left: int, right: int) -> dict[int, dict[str, np.ndarray]]:
     """A clip of two people, clicked as persons `left` and `right`: what recover found of each, and the one shape and scale that refine made of it."""
     world = World(actors, 8, size=(200, 120))
-    (folder / "frames").mkdir(parents=True)
-    for number in range(world.frame_count):
-        cv2.imwrite(str(folder / "frames" / f"{number:04d}.png"), world.read(number))
     people = [Person(left, prompts=[Prompt(0, 30, 60)]), Person(right, prompts=[Prompt(0, 150, 60)])]
-    with open_clip(folder / "frames") as clip:
+    with open_clip(world.write(folder / "frames")) as clip:
         for _ in run(clip, folder / "a.take", Tiny(network()), people, checked({"hands": False})):
             pass
     with Take.open(folder / "a.take") as take:
